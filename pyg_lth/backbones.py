@@ -1,0 +1,74 @@
+"""The recommenders: PyG's LightGCN on a prepared adjacency, and matrix factorisation."""
+
+import torch
+from torch import Tensor
+from torch_geometric import nn
+from torch_geometric.typing import Adj, OptTensor
+
+from pyg_lth.config import TrainConfig
+from pyg_lth.propagation import Propagation
+
+
+class LightGCN(nn.LightGCN):  # type: ignore[misc]
+    r"""PyG's :class:`~torch_geometric.nn.models.LightGCN`, quick on a :class:`Propagation`.
+
+    Wherever the parent takes an ``edge_index``, this class also takes a
+    :class:`~pyg_lth.propagation.Propagation`; its parameters, state dict, outputs and gradients are
+    the parent's. From `"LightGCN: Simplifying and Powering Graph Convolution Network for
+    Recommendation" <https://arxiv.org/abs/2002.02126>`_.
+
+    Args:
+        num_nodes (int): Users and items together.
+        embedding_dim (int): Embedding dimension.
+        num_layers (int): Propagation layers.
+        alpha (float or torch.Tensor, optional): Layer weights, ``1 / (num_layers + 1)`` each unless
+            given.
+        **kwargs (optional): Arguments of :class:`~torch_geometric.nn.conv.LGConv`, used where an
+            ``edge_index`` is given.
+    """
+
+    def get_embedding(self, edge_index: Adj | Propagation, edge_weight: OptTensor = None) -> Tensor:
+        """Return the propagated embeddings of all nodes, shape ``[num_nodes, embedding_dim]``.
+
+        Args:
+            edge_index: A prepared :class:`~pyg_lth.propagation.Propagation`, or what the parent
+                takes.
+            edge_weight: Edge weights for the parent; a ``Propagation`` carries its own.
+        """
+        if isinstance(edge_index, Propagation):
+            return edge_index.combine_layers(self.embedding.weight, self.alpha)
+        out: Tensor = super().get_embedding(edge_index, edge_weight)
+        return out
+
+
+class MF(LightGCN):
+    """Matrix factorisation: a LightGCN of no layers, so it never looks at the graph.
+
+    From `"BPR: Bayesian Personalized Ranking from Implicit Feedback"
+    <https://arxiv.org/abs/1205.2618>`_.
+
+    Args:
+        num_nodes (int): Users and items together.
+        embedding_dim (int): Embedding dimension.
+    """
+
+    def __init__(self, num_nodes: int, embedding_dim: int):
+        super().__init__(num_nodes, embedding_dim, num_layers=0)
+
+    def get_embedding(
+        self, edge_index: Adj | Propagation | None = None, edge_weight: OptTensor = None
+    ) -> Tensor:
+        """Return the embedding table itself, shape ``[num_nodes, embedding_dim]``."""
+        weight: Tensor = self.embedding.weight
+        return weight
+
+
+def build_backbone(config: TrainConfig, num_nodes: int, device: torch.device) -> LightGCN:
+    """Build the backbone that ``config`` names, with weights yet to be set, on ``device``."""
+    backbone: LightGCN
+    if config.model == "mf":
+        backbone = MF(num_nodes, config.dim)
+    else:
+        backbone = LightGCN(num_nodes, config.dim, config.layers)
+    backbone.to(device)
+    return backbone

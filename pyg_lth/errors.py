@@ -1,0 +1,9 @@
+"""The one exception for what a user can put right."""
+
+
+class InputError(ValueError):
+    """A graph, setting or run folder that cannot be used as given.
+
+    Its message is one line that names what is wrong and the remedy; the command line prints it and
+    exits with code 2.
+    """

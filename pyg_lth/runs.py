@@ -1,0 +1,256 @@
+"""The run folder: one owner at a time, every file whole or absent, resumable at any moment."""
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import filelock
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from pyg_lth.errors import InputError
+from pyg_lth.masks import Mask
+from pyg_lth.report import Report, RoundResult, to_markdown
+from pyg_lth.training import EpochRecord, Progress, Training
+
+Model = TypeVar("Model", bound=BaseModel)
+
+WEIGHT = "embedding.weight"
+MASK = "mask"
+
+
+class RunFolder:
+    """The files of one run (design, Section 5).
+
+    Args:
+        path: The folder; made when the run is begun.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._state = self.path / "state" / "training.safetensors"
+        self._lock = filelock.FileLock(self._state.with_name("lock"))
+
+    def __enter__(self) -> "RunFolder":
+        """Own the folder until the block ends or the process does.
+
+        Raises:
+            InputError: If another process owns it.
+        """
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise InputError(
+                f"{self.path} is in use by another process: wait for it, or choose another folder"
+            ) from None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def begin(self, config: dict[str, Any], fingerprint: str, resume: bool) -> None:
+        """Claim the folder for a run of these settings on this graph.
+
+        Args:
+            config: The settings.
+            fingerprint: Of the graph.
+            resume: Whether to continue the run that the folder holds.
+
+        Raises:
+            InputError: If the folder holds a run and is not to be resumed, or holds none or
+                another one and is.
+        """
+        kept = self.path / "config.json"
+        if not resume:
+            if kept.exists():
+                raise InputError(
+                    f"{self.path} already holds a run: continue it with --resume {self.path}, or "
+                    "choose another folder with --out"
+                )
+            environment = {"graph": fingerprint, **describe_environment()}
+            self._write_json(self.path / "environment.json", environment)
+            self._write_json(kept, config)
+            return
+        if self.read_config() != config:
+            raise InputError(
+                f"{kept} holds other settings than those given: leave them out to resume"
+            )
+        if self.read_environment()["graph"] != fingerprint:
+            raise InputError(
+                f"the graph is not the one that {self.path} was begun with: bring that one back, "
+                "or begin a new run"
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """The settings of the run.
+
+        Raises:
+            InputError: If the folder holds no run.
+        """
+        return self._read_json(self.path / "config.json")
+
+    def read_environment(self) -> dict[str, Any]:
+        """Where the run was begun.
+
+        Raises:
+            InputError: If the folder holds no run.
+        """
+        return self._read_json(self.path / "environment.json")
+
+    def read_report(self) -> Report:
+        """The report as far as the run has come.
+
+        Raises:
+            InputError: If the folder holds no run, or one whose dense round is not done.
+        """
+        self.read_config()
+        path = self.path / "report.json"
+        if not path.exists():
+            raise InputError(
+                f"{self.path} has no report yet, its dense round is not done: continue it with "
+                f"pyg-lth prune --resume {self.path}"
+            )
+        return _parse(Report, path.read_text(), path)
+
+    def write_report(self, report: Report) -> None:
+        """Write ``report.json``, ``report.md`` and ``rounds.jsonl``."""
+        rounds = [report.dense, *report.rounds]
+        self._write_lines(self.path / "rounds.jsonl", rounds)
+        self._write(self.path / "report.md", to_markdown(report).encode())
+        self._write(self.path / "report.json", report.to_json().encode())
+
+    def write_epochs(self, records: Iterable[EpochRecord]) -> None:
+        """Write ``epochs.jsonl``."""
+        self._write_lines(self.path / "epochs.jsonl", records)
+
+    def read_epochs(self, rounds: int) -> list[EpochRecord]:
+        """The records of the first ``rounds`` rounds."""
+        path = self.path / "epochs.jsonl"
+        if not path.exists():
+            return []
+        records = [_parse(EpochRecord, line, path) for line in path.read_text().splitlines()]
+        return [record for record in records if record.round < rounds]
+
+    def write_initial(self, weight: Tensor) -> None:
+        """Write θ₀."""
+        self._write_tensors(self.path / "theta0.safetensors", {WEIGHT: weight})
+
+    def read_initial(self) -> Tensor | None:
+        """θ₀, or :obj:`None` before it is drawn."""
+        path = self.path / "theta0.safetensors"
+        return self._read_tensors(path)[WEIGHT] if path.exists() else None
+
+    def write_round(self, result: RoundResult, mask: Mask, weight: Tensor) -> None:
+        """Write a finished round; its ``result.json`` comes last and marks it whole."""
+        folder = self._round(result.round)
+        self._write_tensors(folder / "mask.safetensors", {MASK: mask.table})
+        self._write_tensors(folder / "best.safetensors", {WEIGHT: weight})
+        self._write(folder / "result.json", result.model_dump_json(indent=2).encode() + b"\n")
+
+    def read_results(self) -> list[RoundResult]:
+        """The results of the finished rounds, in order."""
+        results: list[RoundResult] = []
+        while (path := self._round(len(results)) / "result.json").exists():
+            results.append(_parse(RoundResult, path.read_text(), path))
+        return results
+
+    def read_round(self, round: int) -> tuple[Mask, Tensor]:
+        """Mask and best weight of a finished round."""
+        folder = self._round(round)
+        table = self._read_tensors(folder / "mask.safetensors")[MASK]
+        return Mask(table), self._read_tensors(folder / "best.safetensors")[WEIGHT]
+
+    def write_state(self, training: Training) -> None:
+        """Keep a training in progress, in one file so that it is whole or absent."""
+        progress = training.progress.model_dump_json()
+        self._write_tensors(self._state, training.tensors(), {"progress": progress})
+
+    def restore_state(self, training: Training) -> None:
+        """Continue ``training`` from what is kept, if that is of the same round."""
+        if not self._state.exists():
+            return
+        with _readable(self._state), safetensors.safe_open(self._state, "pt") as file:
+            kept = _parse(Progress, file.metadata()["progress"], self._state)
+        if kept.round == training.progress.round:
+            training.restore(self._read_tensors(self._state), kept)
+
+    def drop_state(self) -> None:
+        """Remove what is kept of a training in progress."""
+        self._state.unlink(missing_ok=True)
+
+    def _round(self, round: int) -> Path:
+        return self.path / f"round-{round:03d}"
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        if not path.exists():
+            raise InputError(f"{self.path} holds no run: there is no {path.name} in it")
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is damaged: {error}") from None
+        return content
+
+    def _read_tensors(self, path: Path) -> dict[str, Tensor]:
+        with _readable(path):
+            tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        return tensors
+
+    def _write_tensors(
+        self, path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
+    ) -> None:
+        whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        self._write(path, safetensors.torch.save(whole, header))
+
+    def _write_json(self, path: Path, content: dict[str, Any]) -> None:
+        self._write(path, json.dumps(content, indent=2).encode() + b"\n")
+
+    def _write_lines(self, path: Path, records: Iterable[BaseModel]) -> None:
+        lines = (record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        self._write(path, "".join(lines).encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions and machine, as far as they can change a result or a time."""
+    packages = ("pyg-lth", "torch", "torch-geometric", "numpy")
+    cuda = torch.cuda.is_available()
+    return {
+        "packages": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (safetensors.SafetensorError, KeyError, FileNotFoundError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}): begin a new run") from None
+
+
+def _parse(model: type[Model], text: str, path: Path) -> Model:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise InputError(f"{path} is damaged: {error.errors()[0]['msg']}") from None

@@ -1,0 +1,20 @@
+"""Independent random streams from one seed, so that a resumed run needs no generator state."""
+
+import hashlib
+
+import torch
+
+
+def generator(
+    seed: int, *purpose: str | int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return a generator whose stream depends on ``seed`` and ``purpose`` and nothing else.
+
+    Args:
+        seed: The seed of the run.
+        *purpose: What the draws are for, such as ``"sampling"``, round, epoch.
+        device: Where the draws are made.
+    """
+    label = "/".join(str(part) for part in (seed, *purpose))
+    digest = hashlib.blake2b(label.encode(), digest_size=8).digest()
+    return torch.Generator(device=device).manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,0 +1,265 @@
+"""Train one (θ₀, mask) to convergence: early stopping, evaluation, the best state kept."""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel
+from torch import Tensor
+from torch.nn.utils import parametrize
+
+from pyg_lth import losses, seeding
+from pyg_lth.backbones import build_backbone
+from pyg_lth.config import TrainConfig
+from pyg_lth.errors import InputError
+from pyg_lth.evaluation import Evaluator, Metrics
+from pyg_lth.masks import Mask, apply_mask
+from pyg_lth.propagation import Propagation
+from pyg_lth.sampling import TripletSampler
+from pyg_lth.splits import InteractionSplit
+
+
+class EpochRecord(BaseModel):
+    """What one epoch came to.
+
+    Args:
+        round: Round of the search.
+        epoch: Epochs trained in this round, from 1.
+        loss: Mean loss over the epoch's steps, L2 included.
+        seconds: Time of the epoch and its evaluation, in seconds.
+        valid: Metrics on validation, where the epoch was evaluated there.
+        test: Metrics on test, where test chooses the epoch.
+    """
+
+    round: int
+    epoch: int
+    loss: float
+    seconds: float
+    valid: Metrics | None = None
+    test: Metrics | None = None
+
+
+class Progress(BaseModel):
+    """How far a training has come, apart from its tensors.
+
+    Args:
+        round: Round of the search.
+        epoch: Whole epochs done.
+        step: Steps done in the epoch after those.
+        seconds: Time spent on that epoch so far, in seconds.
+        best_epoch: Epoch of the best evaluation, 0 before the first.
+        history: One record for each whole epoch.
+        finished: Whether the training has converged or run out of epochs.
+    """
+
+    round: int
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best_epoch: int = 0
+    history: list[EpochRecord] = []
+    finished: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Workbench:
+    """What all trainings of a search share: the graph prepared for training and ranking.
+
+    Args:
+        config: The settings.
+        split: The interactions, on ``device``.
+        device: Where to compute.
+        propagation: The normalised adjacency, :obj:`None` for a backbone without layers.
+        sampler: Draws the triplets.
+        evaluator: Ranks on the part that chooses epochs.
+    """
+
+    config: TrainConfig
+    split: InteractionSplit
+    device: torch.device
+    propagation: Propagation | None
+    sampler: TripletSampler
+    evaluator: Evaluator
+
+    @classmethod
+    def prepare(
+        cls, split: InteractionSplit, config: TrainConfig, device: torch.device
+    ) -> "Workbench":
+        """Prepare a split for training on ``device``."""
+        split = split.to(device)
+        num_nodes = split.num_users + split.num_items
+        return cls(
+            config,
+            split,
+            device,
+            propagation=Propagation(split.joint_edge_index(), num_nodes, config.propagation)
+            if config.layers
+            else None,
+            sampler=TripletSampler(split, config.batch_size),
+            evaluator=Evaluator(split, config.select_on, config.topk),
+        )
+
+    def initialize(self) -> Tensor:
+        """Draw θ₀, Xavier-uniform over the joint table (design, Section 3), on the CPU.
+
+        Returns:
+            Shape ``[num_users + num_items, dim]``, float.
+        """
+        weight = torch.empty(self.split.num_users + self.split.num_items, self.config.dim)
+        source = seeding.generator(self.config.seed, "initialization")
+        return torch.nn.init.xavier_uniform_(weight, generator=source)
+
+
+class Training:
+    """One training, which can be stopped after any step and continued bit for bit.
+
+    Args:
+        bench: What the trainings of a search share.
+        initial: Where to start from, shape ``[num_nodes, dim]``.
+        mask: Which entries live.
+        round: Round of the search.
+    """
+
+    def __init__(self, bench: Workbench, initial: Tensor, mask: Mask, round: int):
+        self.bench = bench
+        self.model = build_backbone(bench.config, initial.size(0), bench.device)
+        with torch.no_grad():
+            self.model.embedding.weight.copy_(initial)
+        self._parameter = apply_mask(self.model, mask)
+        self._optimizer = torch.optim.Adam([self._parameter], lr=bench.config.lr, fused=True)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=bench.device)
+        self.best_weight = self.model.embedding.weight.detach().clone()
+        self.progress = Progress(round=round)
+
+    def run(
+        self,
+        on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train until no evaluation has been better for ``patience`` evaluations.
+
+        Args:
+            on_epoch: Called after each whole epoch.
+            after_step: Called after each step; what it raises ends the training, which can be
+                saved and continued from there.
+        """
+        while not self.progress.finished:
+            on_epoch(self._run_epoch(after_step))
+
+    def _run_epoch(self, after_step: Callable[[], None]) -> EpochRecord:
+        config, progress = self.bench.config, self.progress
+        clock = time.perf_counter()
+
+        def elapsed() -> float:
+            nonlocal clock
+            last, clock = clock, time.perf_counter()
+            return clock - last
+
+        source = seeding.generator(
+            config.seed, "sampling", progress.round, progress.epoch, device=self.bench.device
+        )
+        batches = self.bench.sampler.epoch(source)
+        for batch in itertools.islice(batches, progress.step, None):
+            self._loss_sum += self.step(*batch)
+            progress.step += 1
+            progress.seconds += elapsed()
+            after_step()
+        record = EpochRecord(
+            round=progress.round,
+            epoch=progress.epoch + 1,
+            loss=float(self._loss_sum) / progress.step,
+            seconds=0.0,
+        )
+        if not math.isfinite(record.loss):
+            raise InputError(
+                f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
+                "training diverged; lower --lr"
+            )
+        if record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
+            self._evaluate(record)
+        record.seconds = progress.seconds + elapsed()
+        progress.history.append(record)
+        progress.epoch, progress.step, progress.seconds = record.epoch, 0, 0.0
+        self._loss_sum.zero_()
+        waited = (progress.epoch - progress.best_epoch) // config.eval_every
+        progress.finished = progress.epoch >= config.max_epochs or waited >= config.patience
+        return record
+
+    def step(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """Take one step of Adam on a batch.
+
+        Args:
+            user: Users, int64, shape ``[B]``.
+            positive: An item of each user, int64, shape ``[B]``.
+            negative: An item that is not, int64, shape ``[B]``.
+
+        Returns:
+            The loss before the step, a scalar without gradient.
+        """
+        num_users = self.bench.split.num_users
+        nodes = torch.stack([user, positive + num_users, negative + num_users])
+        with parametrize.cached():
+            embedding = self.model.get_embedding(self.bench.propagation)
+            ego = F.embedding(nodes, self.model.embedding.weight)
+        out_user, out_positive, out_negative = F.embedding(nodes, embedding)
+        loss = losses.bpr(
+            (out_user * out_positive).sum(dim=1), (out_user * out_negative).sum(dim=1)
+        ) + self.bench.config.reg * losses.l2(ego, user.numel())
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self._optimizer.step()
+        return loss.detach()
+
+    def _evaluate(self, record: EpochRecord) -> None:
+        config, progress = self.bench.config, self.progress
+        metrics = self.bench.evaluator(self.model.get_embedding(self.bench.propagation))
+        setattr(record, config.select_on, metrics)
+        best = self.best_metrics
+        name = config.selection_metric
+        if best is None or metrics[name] > best[name]:
+            progress.best_epoch = record.epoch
+            self.best_weight = self.model.embedding.weight.detach().clone()
+
+    @property
+    def best_metrics(self) -> Metrics | None:
+        """Metrics of the best evaluation so far on the split that chooses epochs."""
+        if self.progress.best_epoch == 0:
+            return None
+        record = self.progress.history[self.progress.best_epoch - 1]
+        metrics: Metrics = getattr(record, self.bench.config.select_on)
+        return metrics
+
+    def best_embedding(self) -> Tensor:
+        """Propagated embeddings of the best state, shape ``[num_nodes, dim]``."""
+        model = build_backbone(self.bench.config, self.best_weight.size(0), self.bench.device)
+        with torch.no_grad():
+            model.embedding.weight.copy_(self.best_weight)
+            return model.get_embedding(self.bench.propagation)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a continued training needs, to be kept beside ``progress``."""
+        optimizer = self._optimizer.state[self._parameter]
+        return {
+            "weight": self._parameter.detach(),
+            "best_weight": self.best_weight,
+            "loss_sum": self._loss_sum,
+            **{f"optimizer.{name}": value for name, value in optimizer.items()},
+        }
+
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Continue from what :meth:`tensors` and ``progress`` were when they were kept."""
+        prefix = "optimizer."
+        placed = {name: value.to(self.bench.device) for name, value in tensors.items()}
+        with torch.no_grad():
+            self._parameter.copy_(placed["weight"])
+        self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]
+        self._optimizer.state[self._parameter] = {
+            name.removeprefix(prefix): value
+            for name, value in placed.items()
+            if name.startswith(prefix)
+        }
+        self.progress = progress
