@@ -1,0 +1,289 @@
+"""The form all data sets share: users, items and the interactions between them."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.data.data import BaseData
+
+from .errors import DatasetError
+from .files import replaced
+from .ids import read_ids, write_ids
+from .registry import Counts
+
+Pairs = npt.NDArray[np.int64]
+Transform = Callable[[HeteroData], HeteroData]
+
+EDGE_TYPE = ("user", "rates", "item")
+PARTS = {
+    "train": "edge_index",
+    "valid": "val_edge_label_index",
+    "test": "edge_label_index",
+}
+
+
+class Interactions(NamedTuple):
+    """What a data set reads from its raw files.
+
+    Args:
+        train: (user, item) index pairs, int64 of shape [2, E], in any order.
+        valid: Validation pairs of the same form, or `None` where the data set has none.
+        test: Test pairs of the same form.
+        num_users: The number of users.
+        num_items: The number of items.
+        user_ids: The original id of every user index, where the data set keeps them.
+        item_ids: The original id of every item index, where the data set keeps them.
+    """
+
+    train: Pairs
+    valid: Pairs | None
+    test: Pairs
+    num_users: int
+    num_items: int
+    user_ids: npt.NDArray[Any] | None = None
+    item_ids: npt.NDArray[Any] | None = None
+
+
+class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
+    r"""The base class of user-item interaction data sets.
+
+    Its one graph is a :class:`~torch_geometric.data.HeteroData` with the node types `user` and
+    `item` (`num_nodes` each) and the edge type `('user', 'rates', 'item')`, whose attributes
+    follow PyG's :class:`~torch_geometric.datasets.AmazonBook`, with validation added:
+
+    * `edge_index`: the training interactions,
+    * `val_edge_label_index`: the validation interactions, where there are any,
+    * `edge_label_index`: the test interactions.
+
+    Each is int64 of shape [2, E] with users in the first row, sorted by user and then item and
+    free of duplicates, and the three are disjoint. Reverse edges are left to
+    :class:`~torch_geometric.transforms.ToUndirected`.
+
+    The processed file holds plain tensors (safetensors): no pickle is ever loaded. It holds them
+    as they are before :obj:`pre_transform`, which may produce anything; so that is applied once
+    when the data set is opened, not once for all. The file's name carries a hash of the options
+    that shaped the data, so that two variants in one folder never share it.
+
+    A subclass sets the class attributes, defines :meth:`read`, lists in :attr:`options` whatever
+    shapes the outcome, and sets its own attributes before it calls this constructor.
+
+    Args:
+        root: The folder of the data set, with `raw` and `processed` inside.
+        transform: Applied to the graph at every access.
+        pre_transform: Applied to the graph once, on opening.
+        force_reload: Whether to process the raw files again.
+
+    Attributes:
+        name: The name on the command line.
+        title: What the data set is, in a few words.
+        licence: Under which terms it may be used.
+        citation: What to cite.
+        source: Where it comes from.
+        counts: The numbers of users, items and interactions.
+
+    Raises:
+        DatasetError: If the raw files are missing or bad, or a folder cannot be written.
+    """
+
+    name: str
+    title: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+    source: ClassVar[str]
+    keeps_ids: ClassVar[bool] = False
+    counts: Counts
+
+    def __init__(
+        self,
+        root: str | Path,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        try:
+            super().__init__(str(root), transform, pre_transform, force_reload=force_reload)
+        except OSError as error:
+            raise DatasetError(f"{error.filename or root}: {error.strerror or error}") from error
+        self.load(self.processed_paths[0])
+
+    def read(self) -> Interactions:
+        """Reads the raw files.
+
+        Raises:
+            DatasetError: If they are bad.
+        """
+        raise NotImplementedError
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The JSON-able options that shape the processed data."""
+        return {}
+
+    @cached_property
+    def _variant(self) -> str:
+        shape = {"format": 1, "class": type(self).__name__, **self.options}
+        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:10]
+
+    @property
+    def processed_file_names(self) -> list[str]:
+        """The tensors and, where the original ids are kept, a CSV file of users and of items."""
+        tables = ["user_ids", "item_ids"] if self.keeps_ids else []
+        return [
+            f"data-{self._variant}.safetensors",
+            *(f"{table}-{self._variant}.csv" for table in tables),
+        ]
+
+    def _process(self) -> None:
+        # PyG's version would unpickle the `pre_transform.pt` and `pre_filter.pt` it finds.
+        paths = [Path(path) for path in self.processed_paths]
+        if self.force_reload or not all(path.exists() for path in paths):
+            paths[0].parent.mkdir(parents=True, exist_ok=True)
+            self.process()
+
+    def process(self) -> None:
+        """Reads the raw files, checks what they say and stores it.
+
+        Raises:
+            DatasetError: If the raw files are bad, or the parts are empty, repeat a pair or
+                overlap.
+        """
+        interactions = self.read()
+        for path, ids in zip(
+            self.processed_paths[1:], (interactions.user_ids, interactions.item_ids), strict=False
+        ):
+            assert ids is not None
+            write_ids(Path(path), ids)
+        # The tensors come last: when they are there, the rest is.
+        self.save([_to_graph(self.name, interactions)], self.processed_paths[0])
+
+    @classmethod
+    def save(cls, data_list: Sequence[BaseData], path: str) -> None:
+        """Saves the one graph of `data_list` as plain tensors.
+
+        Args:
+            data_list: A sequence of one graph in the form of this class.
+            path: The file; it appears under its name only when it is complete.
+        """
+        (data,) = data_list
+        tensors = {
+            "num_nodes": torch.tensor([data["user"].num_nodes, data["item"].num_nodes]),
+            **{part: data[EDGE_TYPE][key] for part, key in PARTS.items() if key in data[EDGE_TYPE]},
+        }
+        with replaced(Path(path)) as temporary:
+            save_file(tensors, temporary)
+
+    def load(self, path: str, data_cls: type[BaseData] = HeteroData) -> None:
+        """Loads the graph that :meth:`save` stored and applies `pre_transform`.
+
+        Args:
+            path: The file.
+            data_cls: The class of the graph, always `HeteroData`; PyG's signature has it.
+
+        Raises:
+            DatasetError: If the file is damaged.
+        """
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise DatasetError(
+                f"{path}: damaged ({error}); delete it and it is made again"
+            ) from error
+        data = data_cls()
+        num_users, num_items = tensors["num_nodes"].tolist()
+        data["user"].num_nodes = num_users
+        data["item"].num_nodes = num_items
+        sizes = dict.fromkeys(PARTS, 0)
+        for part, key in PARTS.items():
+            if part in tensors:
+                data[EDGE_TYPE][key] = tensors[part]
+                sizes[part] = tensors[part].size(1)
+        self.counts = Counts(num_users, num_items, **sizes)
+        self.data = data if self.pre_transform is None else self.pre_transform(data)
+
+    @property
+    def num_classes(self) -> int:
+        """Always 0: interactions carry no class labels."""
+        return 0
+
+    @cached_property
+    def user_ids(self) -> npt.NDArray[Any]:
+        """The original id of every user index: int64 where all are integers, else text.
+
+        Where a data set's ids are the indices already, they are returned.
+        """
+        return self._ids(1, self.counts.users)
+
+    @cached_property
+    def item_ids(self) -> npt.NDArray[Any]:
+        """The original id of every item index, as in :attr:`user_ids`."""
+        return self._ids(2, self.counts.items)
+
+    def _ids(self, file: int, number: int) -> npt.NDArray[Any]:
+        return read_ids(Path(self.processed_paths[file])) if self.keeps_ids else np.arange(number)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{key}={value}" for key, value in self.counts._asdict().items())
+        return f"{type(self).__name__}({counts})"
+
+
+def _to_graph(name: str, interactions: Interactions) -> HeteroData:
+    """Builds the graph, and refuses interactions that break its promises."""
+    num_users, num_items = interactions.num_users, interactions.num_items
+    user_ids, item_ids = interactions.user_ids, interactions.item_ids
+
+    def shown(key: int) -> str:
+        user, item = divmod(int(key), num_items)
+        return (
+            f"user {user if user_ids is None else user_ids[user]}, "
+            f"item {item if item_ids is None else item_ids[item]}"
+        )
+
+    data = HeteroData()
+    data["user"].num_nodes = num_users
+    data["item"].num_nodes = num_items
+    seen: dict[str, Pairs] = {}
+    for part, attribute in PARTS.items():
+        pairs: Pairs | None = getattr(interactions, part)
+        if pairs is None:
+            continue
+        users, items = pairs
+        if not users.size:
+            if part == "valid":
+                continue
+            raise DatasetError(
+                f"{name}: no interactions are left for {part}; a larger data set is needed"
+            )
+        if (
+            min(users.min(), items.min()) < 0
+            or users.max() >= num_users
+            or items.max() >= num_items
+        ):
+            raise DatasetError(
+                f"{name}: {part} has a user or item beyond the {num_users} users and {num_items} "
+                "items of the data set; check the raw files"
+            )
+        keys = np.sort(users * num_items + items)
+        repeated = keys[1:][np.diff(keys) == 0]
+        if repeated.size:
+            raise DatasetError(
+                f"{name}: {part} has a pair twice ({shown(repeated[0])}); remove one"
+            )
+        for other, other_keys in seen.items():
+            shared = np.intersect1d(keys, other_keys, assume_unique=True)
+            if shared.size:
+                raise DatasetError(
+                    f"{name}: {part} shares {shared.size} pairs with {other} (first: "
+                    f"{shown(shared[0])}); remove them from one of the two"
+                )
+        seen[part] = keys
+        data[EDGE_TYPE][attribute] = torch.from_numpy(np.stack(np.divmod(keys, num_items)))
+    return data

@@ -1,0 +1,238 @@
+"""Published splits in LightGCN text, each checked against the counts known for it."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch_geometric.datasets
+
+from .adjacency import read_adjacency
+from .base import BipartiteDataset, Interactions
+from .download import download
+from .errors import DatasetError
+from .files import sha256
+from .registry import DATASETS, Counts
+
+_LIGHTGCN_DATA = (
+    "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/"
+    "07e2ac6d10b42ce446c9b337d41ee9c4be4b1cf6/data"
+)
+_LIGHTGCN = (
+    "Xiangnan He, Kuan Deng, Xiang Wang, Yan Li, Yongdong Zhang, Meng Wang. LightGCN: Simplifying "
+    "and Powering Graph Convolution Network for Recommendation. SIGIR 2020. arXiv:2002.02126"
+)
+
+
+def read_split(folder: Path) -> Interactions:
+    """Reads `train.txt`, `test.txt` and, where it is there, `valid.txt` of a folder.
+
+    Args:
+        folder: The folder of the LightGCN text files.
+
+    Returns:
+        The interactions; users and items are numbered up to the largest id in any file.
+
+    Raises:
+        DatasetError: If a file is missing or bad.
+    """
+    train, test = (read_adjacency(folder / name) for name in ("train.txt", "test.txt"))
+    valid_path = folder / "valid.txt"
+    valid = read_adjacency(valid_path) if valid_path.exists() else None
+    parts = [part for part in (train, valid, test) if part is not None]
+    num_users, num_items = (1 + max(int(part[row].max()) for part in parts) for row in (0, 1))
+    return Interactions(train, valid, test, num_users, num_items)
+
+
+class PublishedSplit(BipartiteDataset):
+    """The base class of the published splits.
+
+    Raw files that are in `raw` already are used as they are; missing ones are downloaded.
+    Processing then checks them by what is known of them: SHA-256, size, counts.
+
+    Attributes:
+        url: The folder to download from.
+        checksums: The SHA-256 of the raw files, where known.
+        sizes: The bytes of the raw files, where known.
+    """
+
+    url: ClassVar[str]
+    checksums: ClassVar[dict[str, str]] = {}
+    sizes: ClassVar[dict[str, int]] = {}
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        """The LightGCN text files."""
+        return list(DATASETS[self.name].raw_files[0])
+
+    def download(self) -> None:
+        """Downloads the raw files that are missing.
+
+        Raises:
+            DatasetError: If one cannot be had.
+        """
+        for name, path in zip(self.raw_file_names, map(Path, self.raw_paths), strict=True):
+            if not path.exists():
+                download(f"{self.url}/{name}", path, self.checksums.get(name))
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a raw file that is not the published one."""
+        return f"delete it, and it is downloaded again from {self.url}"
+
+    def read(self) -> Interactions:
+        """Reads and checks the raw files.
+
+        Raises:
+            DatasetError: If one is bad or not the published one.
+        """
+        for name, size in self.sizes.items():
+            path = Path(self.raw_dir, name)
+            found = path.stat().st_size
+            if found != size:
+                raise DatasetError(f"{path}: {found:,} bytes instead of {size:,}; {self.remedy}")
+        for name, checksum in self.checksums.items():
+            path = Path(self.raw_dir, name)
+            if sha256(path) != checksum:
+                raise DatasetError(f"{path}: not the published file (SHA-256); {self.remedy}")
+        interactions = read_split(Path(self.raw_dir))
+        entry = DATASETS[self.name]
+        expected = Counts(entry.users, entry.items, *entry.parts)
+        valid = interactions.valid
+        found_counts = Counts(
+            interactions.num_users,
+            interactions.num_items,
+            interactions.train.shape[1],
+            0 if valid is None else valid.shape[1],
+            interactions.test.shape[1],
+        )
+        for what, number, known in zip(Counts._fields, found_counts, expected, strict=True):
+            if number != known:
+                where = f"{what}.txt" if f"{what}.txt" in self.raw_file_names else ""
+                raise DatasetError(
+                    f"{Path(self.raw_dir, where)}: {number:,} {what} where {self.name} has "
+                    f"{known:,}; {self.remedy}"
+                )
+        return interactions
+
+
+class Yelp2018(PublishedSplit):
+    """The Yelp 2018 challenge, 10-core, in the split of NGCF and LightGCN.
+
+    31,668 users, 38,048 items, 1,237,259 training and 324,147 test interactions. The raw files
+    are `train.txt` and `test.txt` of the `"LightGCN" <https://arxiv.org/abs/2002.02126>`_ code.
+    No SHA-256 is known here: what is checked is the size of `test.txt` (1,986,152 bytes) and all
+    counts, and the URL names a fixed commit.
+
+    Args:
+        root: The folder of the data set.
+        transform: As in :class:`BipartiteDataset`.
+        pre_transform: As in :class:`BipartiteDataset`.
+        force_reload: As in :class:`BipartiteDataset`.
+
+    Raises:
+        DatasetError: If the raw files cannot be had or are not the published ones.
+    """
+
+    name = "yelp2018"
+    title = "Yelp 2018 challenge, NGCF/LightGCN split"
+    licence = "Yelp Dataset terms of use (academic, non-commercial)"
+    citation = _LIGHTGCN
+    source = url = f"{_LIGHTGCN_DATA}/yelp2018"
+    sizes: ClassVar[dict[str, int]] = {"test.txt": 1_986_152}
+
+
+class Gowalla(PublishedSplit):
+    """Check-ins of the Gowalla network, 10-core, in the split of NGCF and LightGCN.
+
+    29,858 users, 40,981 items, 810,128 training and 217,242 test interactions. The raw files
+    are `train.txt` and `test.txt` of the `"LightGCN" <https://arxiv.org/abs/2002.02126>`_ code,
+    checked by SHA-256.
+
+    Args:
+        root: The folder of the data set.
+        transform: As in :class:`BipartiteDataset`.
+        pre_transform: As in :class:`BipartiteDataset`.
+        force_reload: As in :class:`BipartiteDataset`.
+
+    Raises:
+        DatasetError: If the raw files cannot be had or are not the published ones.
+    """
+
+    name = "gowalla"
+    title = "Gowalla check-ins, NGCF/LightGCN split"
+    licence = "not stated by the publishers"
+    citation = _LIGHTGCN
+    source = url = f"{_LIGHTGCN_DATA}/gowalla"
+    checksums: ClassVar[dict[str, str]] = {
+        "train.txt": "7244696fdeb23911319cf7b689f2e15a3c4c92549c873a5677b44e3f13cc3e62",
+        "test.txt": "099a2a73924e4b754dc6efd730d764f492321b53c38eb93298850c83acf57be3",
+    }
+
+
+class AmazonBook(PublishedSplit):
+    """PyG's :class:`torch_geometric.datasets.AmazonBook` in the form of this package.
+
+    52,643 users, 91,599 items (PyG's `book`), 2,380,730 training and 603,378 test interactions.
+    The URL and the raw files `train.txt` and `test.txt` are PyG's, so a `raw` folder of PyG's
+    serves as it is; its processed file, a pickle, is not touched. Checked by counts.
+
+    Args:
+        root: The folder of the data set.
+        transform: As in :class:`BipartiteDataset`.
+        pre_transform: As in :class:`BipartiteDataset`.
+        force_reload: As in :class:`BipartiteDataset`.
+
+    Raises:
+        DatasetError: If the raw files cannot be had or are not the published ones.
+    """
+
+    name = "amazon-book"
+    title = "Amazon book reviews, NGCF/LightGCN split, as in PyG"
+    licence = "not stated by the publishers"
+    citation = _LIGHTGCN
+    source = url = torch_geometric.datasets.AmazonBook.url
+
+
+class TikTokMMSSL(PublishedSplit):
+    """The public TikTok subset of MMSSL, also used by DiffMM.
+
+    9,308 users, 6,710 items, 59,541 training, 3,051 validation and 6,130 test interactions. Some
+    users and items have no training interaction. MMSSL publishes sparse matrices in pickles, so
+    nothing is downloaded: `raw` has to hold `train.txt`, `valid.txt` and `test.txt`, converted
+    from `train_mat`, `val_mat` and `test_mat` of https://github.com/HKUDS/MMSSL to LightGCN text.
+
+    Args:
+        root: The folder of the data set.
+        transform: As in :class:`BipartiteDataset`.
+        pre_transform: As in :class:`BipartiteDataset`.
+        force_reload: As in :class:`BipartiteDataset`.
+
+    Raises:
+        DatasetError: If a raw file is missing or is not the published one.
+    """
+
+    name = "tiktok-mmssl"
+    title = "TikTok micro-videos, the public subset of MMSSL"
+    licence = "not stated by the publishers"
+    citation = (
+        "Wei Wei, Chao Huang, Lianghao Xia, Chuxu Zhang. Multi-Modal Self-Supervised Learning for "
+        "Recommendation. WWW 2023. arXiv:2302.10632"
+    )
+    source = "https://github.com/HKUDS/MMSSL"
+
+    def download(self) -> None:
+        """Says where the missing raw files come from.
+
+        Raises:
+            DatasetError: Always.
+        """
+        missing = next(path for path in map(Path, self.raw_paths) if not path.exists())
+        raise DatasetError(f"{missing}: missing; {self.remedy}")
+
+    @property
+    def remedy(self) -> str:
+        """Where the raw files come from."""
+        return (
+            "take train_mat, val_mat and test_mat of the TikTok data of "
+            f"{self.source}, write each as LightGCN text (a line: user id, then item ids) and put "
+            f"train.txt, valid.txt and test.txt in {self.raw_dir}"
+        )
