@@ -37,7 +37,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(2048, ge=1, description="Triplets a step.")
     reg: float = Field(1e-4, ge=0, description="Weight of the L2 term.")
     max_epochs: int = Field(1000, ge=1, description="Epochs at most in one round.")
-    patience: int = Field(10, ge=1, description="Evaluations without a new best before stopping.")
+    patience: int = Field(20, ge=1, description="Evaluations without a new best before stopping.")
     eval_every: int = Field(5, ge=1, description="Epochs from one evaluation to the next.")
     select_on: SplitName = Field(
         "valid", description="Split that chooses epochs; 'test' is the authors' protocol."

@@ -1,7 +1,8 @@
 """The normalised adjacency matrix: built once, multiplied fast, forward and backward."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -86,18 +87,16 @@ def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Product:
     # int32 halves the index traffic; it cannot count more than 2^31 - 1 edges.
     index = torch.int32 if col.numel() < 2**31 else torch.int64
     size = (rowptr.numel() - 1,) * 2
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        matrix = torch.sparse_csr_tensor(
-            rowptr.to(index), col.to(index), weight, size, check_invariants=False
-        )
+    with _without_warnings():
+        matrix = torch.sparse_csr_tensor(rowptr.to(index), col.to(index), weight, size)
     return matrix.matmul
 
 
 def _edge_index(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Product:
     size = (rowptr.numel() - 1,) * 2
     index = EdgeIndex(torch.stack([row, col]), sparse_size=size, sort_order="row")
-    index.fill_cache_()
+    with _without_warnings():
+        index.matmul(weight.new_zeros(size[0], 1), input_value=weight)
     return lambda x: index.matmul(x, input_value=weight)
 
 
@@ -111,6 +110,14 @@ def _scatter(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Produc
         ) from error
     weight = weight.unsqueeze(1)
     return lambda x: segment_csr(x[col] * weight, rowptr, reduce="sum")
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep torch's once-only remarks on its CSR layout from the user, who cannot act on them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)", UserWarning)
+        yield
 
 
 BACKENDS: dict[PropagationName, Callable[[Tensor, Tensor, Tensor, Tensor], Product]] = {

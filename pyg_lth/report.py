@@ -215,12 +215,16 @@ def conclusion(report: Report) -> str:
     )
 
 
+def title(report: Report) -> str:
+    """The settings that tell one run from another."""
+    names = ("dataset", "model", "dim", "layers", "method", "scope", "amount", "seed")
+    return ", ".join(f"{name} {report.config[name]}" for name in names if name in report.config)
+
+
 def to_markdown(report: Report) -> str:
     """The text of ``report.md``."""
-    names = ("dataset", "model", "dim", "layers", "method", "scope", "amount", "seed")
-    title = ", ".join(f"{name} {report.config[name]}" for name in names if name in report.config)
     lines = [
-        f"# {title}",
+        f"# {title(report)}",
         "",
         conclusion(report),
         "",

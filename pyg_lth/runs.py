@@ -3,19 +3,17 @@
 import contextlib
 import json
 import os
-import platform
 from collections.abc import Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
 import safetensors
 import safetensors.torch
-import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from pyg_lth.environment import describe_environment
 from pyg_lth.errors import InputError
 from pyg_lth.masks import Mask
 from pyg_lth.report import Report, RoundResult, to_markdown
@@ -225,20 +223,6 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-
-
-def describe_environment() -> dict[str, Any]:
-    """Versions and machine, as far as they can change a result or a time."""
-    packages = ("pyg-lth", "torch", "torch-geometric", "numpy")
-    cuda = torch.cuda.is_available()
-    return {
-        "packages": {name: metadata.version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-        "cuda": torch.version.cuda if cuda else None,
-    }
 
 
 @contextlib.contextmanager

@@ -57,10 +57,7 @@ class Callback:
         """The popularity ranking was evaluated."""
 
     def on_round_start(self, training: Training, mask: Mask) -> None:
-        """A round begins, or continues where an earlier process left it."""
-
-    def on_step(self, training: Training) -> None:
-        """A training step was taken."""
+        """A round begins, or continues where it was left; ``training.progress`` moves with it."""
 
     def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended."""
@@ -224,7 +221,6 @@ class _Search:
         return criteria.prune(scores, mask, keep), method.rewind(initial, trained)
 
     def _after_step(self, training: Training) -> None:
-        self._callback.on_step(training)
         interrupted = self._interrupted()
         if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
             self._folder.write_epochs([*self._epochs, *training.progress.history])

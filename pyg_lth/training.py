@@ -179,10 +179,12 @@ class Training:
                 f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
                 "training diverged; lower --lr"
             )
+        # A display reads the progress from its own thread, so the record of the best epoch must
+        # stand in the history before it is called the best.
+        progress.history.append(record)
         if record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
             self._evaluate(record)
         record.seconds = progress.seconds + elapsed()
-        progress.history.append(record)
         progress.epoch, progress.step, progress.seconds = record.epoch, 0, 0.0
         self._loss_sum.zero_()
         waited = (progress.epoch - progress.best_epoch) // config.eval_every

@@ -1,0 +1,99 @@
+"""``pyg-lth datasets``: what data sets there are, and getting them ready."""
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from pyg_lth.cli.settings import build, options_of
+from pyg_lth.datasets import DatasetOptions, list_datasets
+from pyg_lth.datasets import describe as describe_dataset
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+WAYS = {
+    "bundled": "generated",
+    "download": "downloaded when first used",
+    "manual": "public, placed by hand",
+    "gated": "ask its publisher for it",
+}
+
+
+@click.group()
+def datasets() -> None:
+    """List, describe and prepare data sets."""
+
+
+@datasets.command("list")
+@click.option("--root", default="data", help="Folder that holds the data sets.  [default: data]")
+@AS_JSON
+def list_(root: str, as_json: bool) -> None:
+    """List the data sets known by name."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    entries = list_datasets(root)
+    if as_json:
+        json.dump(entries, sys.stdout, indent=2)
+        click.echo()
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("name", "users", "items", "interactions", "ready", "how to get it"):
+        table.add_column(name, justify="left" if name in ("name", "how to get it") else "right")
+    for entry in entries:
+        table.add_row(
+            entry["name"],
+            *(f"{entry[name]:,}" for name in ("users", "items", "interactions")),
+            "yes" if entry["ready"] else "no",
+            WAYS[entry["availability"]],
+        )
+    Console().print(table)
+
+
+@datasets.command()
+@click.argument("dataset", metavar="NAME")
+@options_of(DatasetOptions, skip=("dataset",))
+@AS_JSON
+def info(as_json: bool, **given: Any) -> None:
+    """Describe the data set NAME, or a file of your own."""
+    about = describe_dataset(build(DatasetOptions, None, given))
+    if as_json:
+        json.dump(about, sys.stdout, indent=2)
+        click.echo()
+        return
+    show_description(about)
+
+
+@datasets.command()
+@click.argument("dataset", metavar="NAME")
+@options_of(DatasetOptions, skip=("dataset",))
+def prepare(**given: Any) -> None:
+    """Download or generate the data set NAME where needed, and check and process it."""
+    from pyg_lth.datasets import load_dataset
+
+    options = build(DatasetOptions, None, given)
+    load_dataset(options)
+    show_description(describe_dataset(options))
+
+
+def show_description(about: dict[str, Any]) -> None:
+    """Print what is known of a data set, a line each."""
+    for name, value in about.items():
+        if name == "files":
+            for file in value:
+                click.echo(f"file          {file['path']}  {file['bytes']:,} bytes")
+                click.echo(f"              sha256 {file['sha256']}")
+        elif name.endswith("_degrees") and value:
+            quantiles = ", ".join(f"{label} {degree:,}" for label, degree in value.items())
+            click.echo(f"{name.replace('_', ' '):<13} {quantiles}")
+        elif value is not None:
+            click.echo(f"{name:<13} {_text(name, value)}")
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "density":
+        return f"{value:.4%}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

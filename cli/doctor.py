@@ -1,0 +1,38 @@
+"""``pyg-lth doctor``: what this machine has, and what to mend."""
+
+import json
+import sys
+
+import click
+
+
+@click.command()
+@click.option("--root", default="data", help="Folder that holds the data sets.  [default: data]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(root: str, as_json: bool) -> None:
+    """Show versions, device, propagation backends and which data sets are ready."""
+    from pyg_lth.datasets import list_datasets
+    from pyg_lth.environment import check_backends, describe_environment
+
+    environment, backends = describe_environment(), check_backends()
+    ready = [entry["name"] for entry in list_datasets(root) if entry["ready"]]
+    if as_json:
+        findings = {**environment, "propagation": backends, "datasets_ready": ready}
+        json.dump(findings, sys.stdout, indent=2)
+        click.echo()
+        return
+    packages = environment["packages"]
+    gpu = environment["gpu"]
+    lines = {
+        **packages,
+        "python": environment["python"],
+        "platform": environment["platform"],
+        "device": f"{gpu} (CUDA {environment['cuda']})" if gpu else "CPU (torch sees no GPU)",
+        "threads": environment["threads"],
+        "memory": f"{environment['memory'] / 2**30:.1f} GiB",
+        **{f"propagation {name}": finding for name, finding in backends.items()},
+        f"data sets ready in {root}": ", ".join(ready),
+    }
+    width = max(len(name) for name in lines)
+    for name, value in lines.items():
+        click.echo(f"{name:<{width}}  {value}")

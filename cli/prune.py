@@ -1,0 +1,121 @@
+"""``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, options_of
+from pyg_lth.errors import InputError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def run_options(function: Function) -> Function:
+    """Decorate a command with the options that shape no result."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="Show no progress."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
+        click.option("--print-config", is_flag=True, help="Print the settings and stop."),
+        click.option(
+            "--config",
+            "file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="JSON file of settings; flags take precedence over it.",
+        ),
+        click.option("--resume", type=FOLDER, help="Continue the run in this folder."),
+        click.option("--out", type=FOLDER, help="Folder of the new run.  [default: runs/<name>]"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@options_of(PruneSettings)
+@run_options
+def prune(**given: Any) -> None:
+    """Find tickets: train densely, then rounds of mask, rewind, retrain."""
+    _run("prune", PruneSettings, **given)
+
+
+@click.command()
+@options_of(TrainSettings)
+@run_options
+def train(**given: Any) -> None:
+    """Train the dense model only: round 0 of prune."""
+    _run("train", TrainSettings, **given)
+
+
+def _run(
+    command: str,
+    form: type[TrainSettings] | type[PruneSettings],
+    *,
+    out: Path | None,
+    resume: Path | None,
+    file: Path | None,
+    print_config: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    if resume is None:
+        settings: TrainSettings | PruneSettings = build(form, file, flags)
+    else:
+        settings = _settings_of(resume, out, file, flags)
+    if print_config:
+        click.echo(settings.model_dump_json(indent=2))
+        return
+
+    # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
+    from pyg_lth.cli.progress import choose_progress
+    from pyg_lth.cli.report import show
+    from pyg_lth.datasets import DatasetOptions, load_dataset
+    from pyg_lth.search import find_tickets
+
+    folder = resume or out or Path("runs", _run_name(command, settings))
+    chosen = settings.model_dump(include=set(DatasetOptions.model_fields))
+    data = load_dataset(DatasetOptions(**chosen))[0]
+    try:
+        with choose_progress(folder, quiet) as progress:
+            report = find_tickets(
+                data,
+                settings,
+                run_dir=folder,
+                resume=resume is not None,
+                callback=progress,
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. Continue with: pyg-lth {command} --resume {folder}", err=True)
+        click.get_current_context().exit(130)
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        show(report, folder)
+
+
+def _settings_of(
+    resume: Path, out: Path | None, file: Path | None, flags: dict[str, Any]
+) -> TrainSettings | PruneSettings:
+    """Settings of the run to resume, which no flag may change."""
+    extra = [name for name, value in flags.items() if value is not None]
+    if out or file or extra:
+        name = extra[0] if extra else "out" if out else "config"
+        raise InputError(
+            f"--{name.replace('_', '-')} does not go with --resume: a run keeps its own settings"
+        )
+    kept = resume / "config.json"
+    if not kept.exists():
+        raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
+    if "rounds" in json.loads(kept.read_text()):
+        return build(PruneSettings, kept, {})
+    return build(TrainSettings, kept, {})
+
+
+def _run_name(command: str, settings: TrainSettings | PruneSettings) -> str:
+    method = settings.method if isinstance(settings, PruneSettings) else command
+    data = Path(settings.dataset).name.partition(".")[0]
+    return f"{data}-{settings.model}-{method}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,0 +1,105 @@
+"""Settings of a command: options made from pydantic fields, defaults < file < flags."""
+
+import json
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.datasets import DatasetOptions
+from pyg_lth.errors import InputError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class TrainSettings(TrainConfig, DatasetOptions):
+    """Everything that shapes a dense training, the data set included."""
+
+
+class PruneSettings(PruneConfig, DatasetOptions):
+    """Everything that shapes a ticket search, the data set included."""
+
+
+def options_of(
+    model: type[BaseModel], skip: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """Decorate a command with one option for each field of ``model``.
+
+    An option that is not given is :obj:`None`, so that it can be told from a given default.
+
+    Args:
+        model: Settings whose field names are the flags.
+        skip: Fields without a flag.
+    """
+
+    def decorate(function: Function) -> Function:
+        for name, field in reversed(model.model_fields.items()):
+            if name not in skip:
+                function = click.option(
+                    _flag(name), name, type=_click_type(field), default=None, help=_help(field)
+                )(function)
+        return function
+
+    return decorate
+
+
+def build(model: type[Settings], file: Path | None, given: dict[str, Any]) -> Settings:
+    """Build settings from defaults, then a JSON file, then the flags that were given.
+
+    Args:
+        model: The settings to build.
+        file: A JSON file whose keys are fields of ``model``, if there is one.
+        given: Values of the flags, :obj:`None` where not given.
+
+    Raises:
+        InputError: If the file is not such a file, or a value is refused.
+    """
+    flags = {name: value for name, value in given.items() if value is not None}
+    try:
+        return model.model_validate({**_read(file), **flags})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            raise InputError(message) from None
+        name = str(problem["loc"][0])
+        where = _flag(name) if name in flags else f"{file}: {name}"
+        if problem["type"] == "extra_forbidden":
+            raise InputError(f"{where}: there is no such setting") from None
+        raise InputError(f"{where} {problem['input']!r}: {message}") from None
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not JSON: {error}; --print-config shows the form") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file} must hold one JSON object; --print-config shows the form")
+    return content
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _click_type(field: FieldInfo) -> Any:
+    annotation = field.annotation
+    if get_origin(annotation) in (types.UnionType, Union):
+        annotation = next(part for part in get_args(annotation) if part is not type(None))
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    return annotation
+
+
+def _help(field: FieldInfo) -> str:
+    default = "" if field.default is None else f"  [default: {field.default}]"
+    return f"{field.description}{default}"
