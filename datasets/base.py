@@ -18,7 +18,6 @@ from torch_geometric.data.data import BaseData
 from .errors import DatasetError
 from .files import replaced
 from .ids import read_ids, write_ids
-from .registry import Counts
 
 Pairs = npt.NDArray[np.int64]
 Transform = Callable[[HeteroData], HeteroData]
@@ -29,6 +28,24 @@ PARTS = {
     "valid": "val_edge_label_index",
     "test": "edge_label_index",
 }
+
+
+class Counts(NamedTuple):
+    """How much a data set holds.
+
+    Args:
+        users: The number of users.
+        items: The number of items.
+        train: The number of training interactions.
+        valid: The number of validation interactions, 0 if there is no such part.
+        test: The number of test interactions.
+    """
+
+    users: int
+    items: int
+    train: int
+    valid: int
+    test: int
 
 
 class Interactions(NamedTuple):

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch_geometric.datasets
 
 from .adjacency import read_adjacency
-from .base import BipartiteDataset, Interactions
+from .base import BipartiteDataset, Counts, Interactions
 from .download import download
 from .errors import DatasetError
 from .files import sha256
-from .registry import DATASETS, Counts
+from .registry import DATASETS
 
 _LIGHTGCN_DATA = (
     "https://raw.githubusercontent.com/gusye1234/LightGCN-PyTorch/"
@@ -134,7 +134,7 @@ class Yelp2018(PublishedSplit):
 
     name = "yelp2018"
     title = "Yelp 2018 challenge, NGCF/LightGCN split"
-    licence = "Yelp Dataset terms of use (academic, non-commercial)"
+    licence = "the terms of the Yelp dataset; read them at Yelp"
     citation = _LIGHTGCN
     source = url = f"{_LIGHTGCN_DATA}/yelp2018"
     sizes: ClassVar[dict[str, int]] = {"test.txt": 1_986_152}
@@ -159,7 +159,7 @@ class Gowalla(PublishedSplit):
 
     name = "gowalla"
     title = "Gowalla check-ins, NGCF/LightGCN split"
-    licence = "not stated by the publishers"
+    licence = "not known to this package; ask the publishers"
     citation = _LIGHTGCN
     source = url = f"{_LIGHTGCN_DATA}/gowalla"
     checksums: ClassVar[dict[str, str]] = {
@@ -187,7 +187,7 @@ class AmazonBook(PublishedSplit):
 
     name = "amazon-book"
     title = "Amazon book reviews, NGCF/LightGCN split, as in PyG"
-    licence = "not stated by the publishers"
+    licence = "not known to this package; ask the publishers"
     citation = _LIGHTGCN
     source = url = torch_geometric.datasets.AmazonBook.url
 
@@ -212,7 +212,7 @@ class TikTokMMSSL(PublishedSplit):
 
     name = "tiktok-mmssl"
     title = "TikTok micro-videos, the public subset of MMSSL"
-    licence = "not stated by the publishers"
+    licence = "not known to this package; ask the publishers"
     citation = (
         "Wei Wei, Chao Huang, Lianghao Xia, Chuxu Zhang. Multi-Modal Self-Supervised Learning for "
         "Recommendation. WWW 2023. arXiv:2302.10632"

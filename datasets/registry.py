@@ -28,24 +28,6 @@ QUANTILES = {
 }
 
 
-class Counts(NamedTuple):
-    """How much a data set holds.
-
-    Args:
-        users: The number of users.
-        items: The number of items.
-        train: The number of training interactions.
-        valid: The number of validation interactions, 0 if there is no such part.
-        test: The number of test interactions.
-    """
-
-    users: int
-    items: int
-    train: int
-    valid: int
-    test: int
-
-
 class Entry(NamedTuple):
     """What is known of a named data set without opening it.
 
