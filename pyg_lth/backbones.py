@@ -13,7 +13,8 @@ class LightGCN(nn.LightGCN):  # type: ignore[misc]
     r"""PyG's :class:`~torch_geometric.nn.models.LightGCN`, quick on a :class:`Propagation`.
 
     Wherever the parent takes an ``edge_index``, this class also takes a
-    :class:`~pyg_lth.propagation.Propagation`; its parameters, state dict, outputs and gradients are
+    :class:`~pyg_lth.propagation.Propagation` (``forward`` then needs its ``edge_label_index``); its
+    parameters, state dict, outputs and gradients are
     the parent's. From `"LightGCN: Simplifying and Powering Graph Convolution Network for
     Recommendation" <https://arxiv.org/abs/2002.02126>`_.
 

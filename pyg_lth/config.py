@@ -52,7 +52,7 @@ class TrainConfig(BaseModel):
         """Fill in the number of layers that the backbone has when none is given."""
         if isinstance(values, dict) and values.get("layers") is None:
             model = values.get("model", cls.model_fields["model"].default)
-            values = {**values, "layers": DEFAULT_LAYERS.get(model, 0)}
+            values = {**values, "layers": DEFAULT_LAYERS.get(str(model), 0)}
         return values
 
     @model_validator(mode="after")

@@ -82,7 +82,7 @@ class RunFolder:
             raise InputError(
                 f"{kept} holds other settings than those given: leave them out to resume"
             )
-        if self.read_environment()["graph"] != fingerprint:
+        if self.read_environment().get("graph") != fingerprint:
             raise InputError(
                 f"the graph is not the one that {self.path} was begun with: bring that one back, "
                 "or begin a new run"
@@ -117,7 +117,7 @@ class RunFolder:
                 f"{self.path} has no report yet, its dense round is not done: continue it with "
                 f"pyg-lth prune --resume {self.path}"
             )
-        return _parse(Report, path.read_text(), path)
+        return _parse(Report, path.read_bytes(), path)
 
     def write_report(self, report: Report) -> None:
         """Write ``report.json``, ``report.md`` and ``rounds.jsonl``."""
@@ -135,7 +135,7 @@ class RunFolder:
         path = self.path / "epochs.jsonl"
         if not path.exists():
             return []
-        records = [_parse(EpochRecord, line, path) for line in path.read_text().splitlines()]
+        records = [_parse(EpochRecord, line, path) for line in path.read_bytes().splitlines()]
         return [record for record in records if record.round < rounds]
 
     def write_initial(self, weight: Tensor) -> None:
@@ -158,7 +158,7 @@ class RunFolder:
         """The results of the finished rounds, in order."""
         results: list[RoundResult] = []
         while (path := self._round(len(results)) / "result.json").exists():
-            results.append(_parse(RoundResult, path.read_text(), path))
+            results.append(_parse(RoundResult, path.read_bytes(), path))
         return results
 
     def read_round(self, round: int) -> tuple[Mask, Tensor]:
@@ -177,13 +177,15 @@ class RunFolder:
         if not self._state.exists():
             return
         with _readable(self._state), safetensors.safe_open(self._state, "pt") as file:
-            kept = _parse(Progress, file.metadata()["progress"], self._state)
+            kept = _parse(Progress, (file.metadata() or {})["progress"], self._state)
         if kept.round == training.progress.round:
             training.restore(self._read_tensors(self._state), kept)
 
-    def drop_state(self) -> None:
-        """Remove what is kept of a training in progress."""
+    def tidy(self) -> None:
+        """Remove what only a run that goes on needs: its state, and files half written."""
         self._state.unlink(missing_ok=True)
+        for path in self.path.rglob(".*.tmp"):
+            path.unlink()
 
     def _round(self, round: int) -> Path:
         return self.path / f"round-{round:03d}"
@@ -192,9 +194,11 @@ class RunFolder:
         if not path.exists():
             raise InputError(f"{self.path} holds no run: there is no {path.name} in it")
         try:
-            content: dict[str, Any] = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{path} is damaged: {error}") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{path} is damaged: it holds no JSON object")
         return content
 
     def _read_tensors(self, path: Path) -> dict[str, Tensor]:
@@ -233,7 +237,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is missing or damaged ({error}): begin a new run") from None
 
 
-def _parse(model: type[Model], text: str, path: Path) -> Model:
+def _parse(model: type[Model], text: str | bytes, path: Path) -> Model:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

@@ -102,8 +102,8 @@ def find_tickets(
         split = split.hold_out_validation(config.seed)
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
     with kept as path, RunFolder(path) as folder, deferred_interrupt() as interrupted:
-        folder.begin(config.model_dump(), fingerprint, resume)
         bench = Workbench.prepare(split, config, device)
+        folder.begin(config.model_dump(), fingerprint, resume)
         search = _Search(bench, folder, callback or Callback(), checkpoint_seconds, interrupted)
         return search.run()
 
@@ -119,6 +119,8 @@ def train(
 ) -> Report:
     """Train the dense model only: round 0 of :func:`find_tickets`, which has the same arguments.
 
+    What ``config`` says of pruning is left out.
+
     Returns:
         A report without pruned rounds.
 
@@ -126,9 +128,10 @@ def train(
         InputError: If the graph, the settings or the folder cannot be used.
         KeyboardInterrupt: On Ctrl-C, after the training in progress has been saved.
     """
+    config = config or TrainConfig()
     return find_tickets(
         data,
-        config or TrainConfig(),
+        TrainConfig(**config.model_dump(include=set(TrainConfig.model_fields))),
         run_dir=run_dir,
         resume=resume,
         callback=callback,
@@ -172,9 +175,10 @@ class _Search:
         for round in range(len(results), rounds + 1):
             results.append(self._run_round(round, initial))
             self._callback.on_round_end(results[-1])
-            report = self._report(popularity, results)
-            self._folder.write_report(report)
-        return self._report(popularity, results)
+            self._publish(popularity, results)
+        self._folder.tidy()
+        # Once more, for a run that ended between its last round and the report.
+        return self._publish(popularity, results)
 
     def _rank_by_popularity(self) -> Popularity:
         embedding = popularity_embedding(self._bench.split)
@@ -201,7 +205,6 @@ class _Search:
         self._epochs += training.progress.history
         self._folder.write_epochs(self._epochs)
         self._folder.write_round(result, mask, training.best_weight)
-        self._folder.drop_state()
         return result
 
     def _mask_and_rewind(self, round: int, initial: Tensor) -> tuple[Mask, Tensor]:
@@ -229,12 +232,14 @@ class _Search:
         if interrupted:
             raise KeyboardInterrupt
 
-    def _report(self, popularity: Popularity, results: list[RoundResult]) -> Report:
+    def _publish(self, popularity: Popularity, results: list[RoundResult]) -> Report:
         config = self._config
         tolerance = config.tolerance if isinstance(config, PruneConfig) else 0.0
-        return Report.from_results(
+        report = Report.from_results(
             config.model_dump(), popularity, results, config.selection_metric, tolerance
         )
+        self._folder.write_report(report)
+        return report
 
 
 def _choose_device(config: TrainConfig) -> torch.device:

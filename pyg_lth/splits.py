@@ -50,7 +50,9 @@ class InteractionSplit:
                 f"the graph needs node types 'user' and 'item' and edge type {EDGE_TYPE}; "
                 f"it has {data.node_types} and {data.edge_types}"
             )
-        num_users, num_items = int(data["user"].num_nodes), int(data["item"].num_nodes)
+        num_users, num_items = data["user"].num_nodes, data["item"].num_nodes
+        if num_users is None or num_items is None:
+            raise InputError("the graph needs 'num_nodes' on node types 'user' and 'item'")
         store = data[EDGE_TYPE]
         parts: dict[str, Tensor] = {}
         for name in ("edge_index", "val_edge_label_index", "edge_label_index"):

@@ -1,0 +1,123 @@
+"""Graphs that several tests share."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+
+from pyg_lth.config import PruneConfig
+from pyg_lth.splits import InteractionSplit
+
+# The graphs here are so small that a second thread only costs time, and a process that never
+# started one can be forked safely.
+torch.set_num_threads(1)
+
+Pairs = list[tuple[int, int]] | Tensor
+GraphMaker = Callable[..., HeteroData]
+SplitMaker = Callable[..., InteractionSplit]
+
+
+@pytest.fixture(autouse=True)
+def seed_torch() -> None:
+    """Let every test that draws at random draw the same."""
+    torch.manual_seed(0)
+
+
+def as_index(pairs: Pairs) -> Tensor:
+    if isinstance(pairs, Tensor):
+        return pairs
+    return torch.tensor(pairs, dtype=torch.long).view(-1, 2).t().contiguous()
+
+
+def build_graph(
+    num_users: int, num_items: int, train: Pairs, test: Pairs, valid: Pairs | None = None
+) -> HeteroData:
+    data = HeteroData()
+    data["user"].num_nodes = num_users
+    data["item"].num_nodes = num_items
+    store = data["user", "rates", "item"]
+    store.edge_index = as_index(train)
+    store.edge_label_index = as_index(test)
+    if valid is not None:
+        store.val_edge_label_index = as_index(valid)
+    return data
+
+
+def clustered_graph(num_users: int, num_items: int, num_tastes: int, degree: int) -> HeteroData:
+    """Every user mostly takes items of one taste; two items each for validation and test."""
+    generator = torch.Generator().manual_seed(0)
+    popularity = 1 / (10 + torch.randperm(num_items, generator=generator))
+    taste = torch.arange(num_users).unsqueeze(1) % num_tastes
+    liked = taste == torch.arange(num_items) % num_tastes
+    weight = popularity * torch.where(liked, 20.0, 1.0)
+    item = weight.multinomial(degree, generator=generator)
+    user = torch.arange(num_users).repeat_interleave(degree).view(num_users, degree)
+    test, valid, train = (
+        torch.stack([user[:, columns].flatten(), item[:, columns].flatten()])
+        for columns in (slice(0, 2), slice(2, 4), slice(4, None))
+    )
+    return build_graph(num_users, num_items, train, test, valid)
+
+
+@pytest.fixture(scope="session")
+def make_graph() -> GraphMaker:
+    """Build a HeteroData from lists of (user, item), or from index tensors."""
+    return build_graph
+
+
+@pytest.fixture(scope="session")
+def make_split() -> SplitMaker:
+    """Build an InteractionSplit from the same arguments as ``make_graph``."""
+    return lambda *args, **kwargs: InteractionSplit.from_data(build_graph(*args, **kwargs))
+
+
+@pytest.fixture(scope="session")
+def taste_graph() -> HeteroData:
+    """200 users and 150 items in five clusters of taste: enough to learn something from."""
+    return clustered_graph(200, 150, num_tastes=5, degree=20)
+
+
+@pytest.fixture(scope="session")
+def small_graph() -> HeteroData:
+    """40 users and 30 items: enough to run whole searches quickly."""
+    return clustered_graph(40, 30, num_tastes=3, degree=9)
+
+
+@pytest.fixture(scope="session")
+def quick_config() -> Callable[..., PruneConfig]:
+    """Settings of a search on ``small_graph`` that takes a moment; keywords override them."""
+    quick = dict(
+        dim=4,
+        layers=2,
+        batch_size=64,
+        lr=0.05,
+        max_epochs=4,
+        eval_every=2,
+        patience=2,
+        topk=5,
+        rounds=3,
+        amount=0.29,
+        device="cpu",
+    )
+
+    def build(**settings: object) -> PruneConfig:
+        if settings.get("model") == "mf":
+            settings.setdefault("layers", None)
+        return PruneConfig(**{**quick, **settings})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def joint_edges() -> Callable[..., Tensor]:
+    """Build both directions of ``num_edges`` distinct random edges over users then items."""
+
+    def build(num_users: int, num_items: int, num_edges: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        pair = torch.randperm(num_users * num_items, generator=generator)[:num_edges]
+        edge = torch.stack([pair // num_items, pair % num_items + num_users])
+        return torch.cat([edge, edge.flip(0)], dim=1)
+
+    return build

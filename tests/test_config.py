@@ -1,0 +1,177 @@
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+import pyg_lth
+from pyg_lth import config
+from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.propagation import BACKENDS
+from pyg_lth.search import METHODS
+
+
+def test_the_defaults_are_the_paper_s():
+    settings = PruneConfig()
+    paper = {
+        "model": "lightgcn",
+        "dim": 32,
+        "layers": 3,
+        "lr": 1e-3,
+        "batch_size": 2048,
+        "reg": 1e-4,
+        "max_epochs": 1000,
+        "amount": 0.1,
+        "method": "imp",
+        "scope": "joint",
+        "tolerance": 0.0,
+    }
+    assert settings.model_dump(include=set(paper)) == paper
+    assert settings.select_on == "valid"
+    assert settings.selection_metric == "recall@20"
+    assert TrainConfig(topk=50).selection_metric == "recall@50"
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, PruneConfig])
+def test_an_unknown_key_is_refused(kind):
+    with pytest.raises(ValidationError, match="epochs"):
+        kind(epochs=3)
+
+
+def test_a_training_has_no_settings_of_pruning():
+    with pytest.raises(ValidationError, match="rounds"):
+        TrainConfig(rounds=3)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        PruneConfig().dim = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", "ngcf"),
+        ("model", ["mf"]),
+        ("dim", 0),
+        ("dim", 1.5),
+        ("layers", -1),
+        ("propagation", "coo"),
+        ("lr", 0),
+        ("lr", float("nan")),
+        ("lr", float("inf")),
+        ("batch_size", 0),
+        ("reg", -1e-9),
+        ("max_epochs", 0),
+        ("patience", 0),
+        ("eval_every", 0),
+        ("select_on", "train"),
+        ("topk", 0),
+        ("device", "tpu"),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("rounds", -1),
+        ("amount", 0),
+        ("amount", 1),
+        ("method", "magnitude"),
+        ("scope", "column"),
+        ("tolerance", -0.1),
+        ("tolerance", 1),
+    ],
+)
+def test_a_value_out_of_range_is_refused(key, value):
+    with pytest.raises(ValidationError, match=key):
+        PruneConfig(**{key: value})
+
+
+@pytest.mark.parametrize(("model", "layers"), [("lightgcn", 3), ("mf", 0)])
+@pytest.mark.parametrize("given", [{}, {"layers": None}], ids=["absent", "none"])
+def test_layers_default_to_those_of_the_model(model, layers, given):
+    assert TrainConfig(model=model, **given).layers == layers
+
+
+def test_mf_with_layers_is_refused():
+    with pytest.raises(ValidationError, match="mf has no propagation layers"):
+        TrainConfig(model="mf", layers=2)
+
+
+def test_lightgcn_may_have_no_layers():
+    assert TrainConfig(layers=0).layers == 0
+
+
+def test_the_hash_is_the_same_on_every_machine():
+    settings = {
+        "model": "mf",
+        "dim": 16,
+        "layers": 0,
+        "propagation": "csr",
+        "lr": 0.001,
+        "batch_size": 512,
+        "reg": 1e-4,
+        "max_epochs": 100,
+        "patience": 10,
+        "eval_every": 5,
+        "select_on": "valid",
+        "topk": 20,
+        "device": "cpu",
+        "seed": 7,
+    }
+    assert set(settings) == set(TrainConfig.model_fields)
+    assert TrainConfig(**settings).stable_hash() == "7a41eb1c885d"
+
+
+def test_equal_settings_share_a_hash_however_they_are_written():
+    plain = PruneConfig(model="mf", lr=1, amount=0.5)
+    written_out = PruneConfig(amount=5e-1, layers=0, lr=1.0, model="mf", topk=20)
+    assert plain == written_out
+    assert plain.stable_hash() == written_out.stable_hash()
+
+
+def test_different_settings_differ_in_their_hash():
+    changes = {
+        "model": "mf",
+        "dim": 33,
+        "layers": 2,
+        "propagation": "scatter",
+        "lr": 2e-3,
+        "batch_size": 2049,
+        "reg": 0.0,
+        "max_epochs": 999,
+        "patience": 9,
+        "eval_every": 4,
+        "select_on": "test",
+        "topk": 10,
+        "device": "cpu",
+        "seed": 1,
+        "rounds": 19,
+        "amount": 0.2,
+        "method": "random",
+        "scope": "row",
+        "tolerance": 0.01,
+    }
+    assert set(changes) == set(PruneConfig.model_fields)
+    hashes = {PruneConfig(**{key: value}).stable_hash() for key, value in changes.items()}
+    assert len(hashes | {PruneConfig().stable_hash()}) == len(changes) + 1
+
+
+def test_names_in_the_settings_are_those_implemented():
+    assert set(get_args(config.MethodName)) == set(METHODS)
+    assert set(get_args(config.PropagationName)) == set(BACKENDS)
+    assert set(get_args(config.ModelName)) == set(config.DEFAULT_LAYERS)
+
+
+def test_settings_are_read_without_importing_torch():
+    code = "import sys, pyg_lth.config, pyg_lth; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", pyg_lth.__all__)
+def test_every_public_name_can_be_imported(name):
+    assert getattr(pyg_lth, name).__name__ == name
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nothing_such"):
+        pyg_lth.nothing_such  # noqa: B018
