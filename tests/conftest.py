@@ -124,3 +124,25 @@ def joint_edges() -> Callable[..., Tensor]:
         return torch.cat([edge, edge.flip(0)], dim=1)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def entries_wanted() -> Callable[..., int]:
+    """Count the living entries after rounds at 29%, by integer arithmetic."""
+
+    def count(scope: str, num_users: int, num_items: int, dim: int, round: int) -> int:
+        def left(size):
+            for _ in range(round):
+                size -= size * 29 // 100
+            return size
+
+        users, items = num_users * dim, num_items * dim
+        return {
+            "joint": left(users + items),
+            "row": left(users + items),
+            "user": left(users) + items,
+            "item": users + left(items),
+            "user_item": left(users) + left(items),
+        }[scope]
+
+    return count

@@ -77,34 +77,16 @@ def test_pruning_equals_a_naive_sort_over_many_nested_rounds(scope, seed, ties):
         mask = pruned
 
 
-def counts_wanted(scope, num_users, num_items, dim, round):
-    """Living entries of users and of items, by integer arithmetic."""
-
-    def left(size):
-        for _ in range(round):
-            size -= size * 29 // 100
-        return size
-
-    users, items = num_users * dim, num_items * dim
-    return {
-        "joint": left(users + items),
-        "row": left(users + items),
-        "user": left(users) + items,
-        "item": users + left(items),
-        "user_item": left(users) + left(items),
-    }[scope]
-
-
 @pytest.mark.parametrize("score", [criteria.magnitude, criteria.random])
 @pytest.mark.parametrize("scope", SCOPES)
-def test_every_budget_is_met_exactly(scope, score):
+def test_every_budget_is_met_exactly(entries_wanted, scope, score):
     num_users, num_items, dim = 13, 9, 8
     shape = (num_users + num_items, dim)
     mask, weight = Mask.ones(*shape), torch.randn(shape)
     for round in range(1, 15):
         scores = score(weight, seeding.generator(0, round))
         mask = criteria.prune(scores, mask, budgets(scope, num_users, shape, 0.29, round))
-        assert mask.remaining == counts_wanted(scope, num_users, num_items, dim, round)
+        assert mask.remaining == entries_wanted(scope, num_users, num_items, dim, round)
         if scope == "user":
             assert mask.table[num_users:].all()
         if scope == "item":

@@ -59,32 +59,16 @@ def bits(weight):
     return weight.view(torch.int32)
 
 
-def counts_wanted(scope, round):
-    """Living entries of users and of items, by integer arithmetic."""
-
-    def left(size):
-        for _ in range(round):
-            size -= size * 29 // 100
-        return size
-
-    users, items = NUM_USERS * DIM, NUM_ITEMS * DIM
-    return {
-        "joint": left(users + items),
-        "row": left(users + items),
-        "user": left(users) + items,
-        "item": users + left(items),
-        "user_item": left(users) + left(items),
-    }[scope]
-
-
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_round_keeps_exactly_what_its_budget_says(small_graph, quick_config, method, scope):
+def test_every_round_keeps_exactly_what_its_budget_says(
+    small_graph, quick_config, entries_wanted, method, scope
+):
     report, recorder = search(
         small_graph, quick_config(method=method, scope=scope, max_epochs=2, rounds=4)
     )
     results = [report.dense, *report.rounds]
-    wanted = [counts_wanted(scope, round) for round in range(5)]
+    wanted = [entries_wanted(scope, NUM_USERS, NUM_ITEMS, DIM, round) for round in range(5)]
     assert [result.round for result in results] == list(range(5))
     assert [result.remaining for result in results] == wanted
     assert [mask.remaining for mask in recorder.masks] == wanted
