@@ -7,8 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: demo test lint scatter help-pages clean
 
 demo: $(VENV)/installed
-	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 10 --amount 0.2
-	$(BIN)/pyg-lth prune --model lightgcn --dataset synthetic --rounds 10 --amount 0.2
+	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005
+	$(BIN)/pyg-lth prune --model lightgcn --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005
 
 test: $(VENV)/developing
 	$(BIN)/pytest

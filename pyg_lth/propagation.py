@@ -15,6 +15,9 @@ from pyg_lth.errors import InputError
 
 Product = Callable[[Tensor], Tensor]
 
+# On Gowalla and 2 cores, two layers of 16 or 32 columns take half the time of 128 at once.
+COLUMNS_AT_ONCE = 32
+
 
 class Propagation:
     r"""The symmetrically normalised adjacency :math:`\hat{A} = D^{-1/2} A D^{-1/2}`.
@@ -76,7 +79,13 @@ class _Polynomial(torch.autograd.Function):
 
 
 def _horner(x: Tensor, alpha: Tensor, product: Product) -> Tensor:
-    """Evaluate the polynomial with one buffer a layer instead of keeping every power."""
+    """Evaluate the polynomial with one buffer a layer instead of keeping every power.
+
+    Every column propagates alone, so on a CPU a few at a time do, which stay in its cache.
+    """
+    if x.device.type == "cpu" and x.size(1) > COLUMNS_AT_ONCE:
+        blocks = torch.split(x, COLUMNS_AT_ONCE, dim=1)
+        return torch.cat([_horner(block.contiguous(), alpha, product) for block in blocks], dim=1)
     out = x * alpha[-1]
     for weight in alpha[:-1].flip(0):
         out = product(out).addcmul_(x, weight)

@@ -49,6 +49,15 @@ def test_layers_combine_as_a_polynomial_forward_and_backward(joint_edges, backen
     )
 
 
+@pytest.mark.parametrize("columns", [1, 3, 4, 7])
+def test_columns_propagate_alone(joint_edges, backend, monkeypatch, columns):
+    propagation = Propagation(joint_edges(60, 40, 500, seed=0), 100, backend)
+    x, alpha = torch.randn(100, 7), torch.tensor([0.5, -1.0, 2.0])
+    expected = propagation.combine_layers(x, alpha)
+    monkeypatch.setattr("pyg_lth.propagation.COLUMNS_AT_ONCE", columns)
+    torch.testing.assert_close(propagation.combine_layers(x, alpha), expected)
+
+
 def test_a_product_alone_is_differentiable(joint_edges, backend):
     edges = joint_edges(6, 4, 12, seed=0)
     x = torch.randn(10, 3, requires_grad=True)
