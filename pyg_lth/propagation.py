@@ -15,8 +15,9 @@ from pyg_lth.errors import InputError
 
 Product = Callable[[Tensor], Tensor]
 
-# On Gowalla and 2 cores, two layers of 16 or 32 columns take half the time of 128 at once.
-COLUMNS_AT_ONCE = 32
+# On Gowalla and 2 cores a training step takes 0.9 of the time at dimension 64 and 0.4 of it at 128
+# that it takes with all columns at once; at 32 it is the same.
+COLUMNS_AT_ONCE = 16
 
 
 class Propagation:
