@@ -292,7 +292,7 @@ def _require(path: Path, columns: Sequence[str], header: Sequence[str], place: s
         if list(header).count(name) != 1:
             raise DatasetError(
                 f"{path}, {place}: {'two columns' if name in header else 'no column'} {name!r}; "
-                f"the columns are {', '.join(header)}"
+                f"name one of {', '.join(header)}"
             )
 
 

@@ -230,7 +230,7 @@ GOOD = "user_id,item_id,when,stars\n1,1,5,4\n2,1,6,3\n3,2,7,5\n"
         (b"user_id,item_id,when,stars\n", ": the file has no rows"),
         (
             GOOD.replace("user_id", "uid").encode(),
-            ", line 1: no column 'user_id'; the columns are uid, item_id, when, stars",
+            ", line 1: no column 'user_id'; name one of uid, item_id, when, stars",
         ),
         (GOOD.replace("when", "user_id").encode(), ", line 1: two columns 'user_id'"),
         (GOOD.encode() + b"\n,4,5,6\n", ", line 6: empty id in column 'user_id'; give every row"),
@@ -266,7 +266,7 @@ def test_unclosed_quote(tmp_path):
     [
         ('{"user_id": 4, "item_id"', ", line 3: not JSON ("),
         ("[4, 1]", ", line 3: not an object"),
-        ('{"user_id": 4}', ", line 3: no column 'item_id'; the columns are user_id"),
+        ('{"user_id": 4}', ", line 3: no column 'item_id'; name one of user_id"),
         (
             '{"user_id": "4", "item_id": 1}',
             ", line 3: \"4\" in column 'user_id' is not of the type ",
@@ -285,7 +285,7 @@ def test_bad_json_lines(tmp_path, line, message):
 def test_bad_parquet(tmp_path):
     path = write(tmp_path / "log.parquet", rows())
     whole = path.read_bytes()
-    assert "schema: no column 'uid'; the columns are user_id, item_id, when, stars" in fails(
+    assert "schema: no column 'uid'; name one of user_id, item_id, when, stars" in fails(
         tmp_path, path, user_col="uid"
     )
     for content in (whole[: len(whole) // 2], whole[4:], b"", b"PAR1"):
