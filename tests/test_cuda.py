@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from pyg_lth import Mask, find_tickets
+from pyg_lth.evaluation import Evaluator
+from pyg_lth.splits import InteractionSplit
+from pyg_lth.training import Training, Workbench
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+def prepare(graph, config, device):
+    return Workbench.prepare(InteractionSplit.from_data(graph), config, torch.device(device))
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_config, model):
+    config = quick_config(model=model)
+    on_cpu, on_cuda = (prepare(taste_graph, config, device) for device in ("cpu", "cuda"))
+    initial = on_cpu.initialize()
+    mask = Mask(torch.rand(initial.shape) < 0.6)
+    batches = list(on_cpu.sampler.epoch(torch.Generator().manual_seed(0)))[:5]
+    cpu, cuda = (Training(bench, initial, mask, round=0) for bench in (on_cpu, on_cuda))
+    for batch in batches:
+        loss = cuda.step(*(part.cuda() for part in batch))
+        assert loss.item() == pytest.approx(cpu.step(*batch).item(), abs=1e-5)
+    embeddings = []
+    for training in (cpu, cuda):
+        with torch.no_grad():
+            embeddings.append(training.model.get_embedding(training.bench.propagation))
+    torch.testing.assert_close(embeddings[1].cpu(), embeddings[0], atol=1e-4, rtol=1e-4)
+    metrics = [
+        Evaluator(bench.split, "test", 5)(embeddings[0].to(bench.device))
+        for bench in (on_cpu, on_cuda)
+    ]
+    assert metrics[1] == pytest.approx(metrics[0], abs=1e-6)
+
+
+def test_a_search_runs_and_resumes_on_cuda(small_graph, quick_config, tmp_path):
+    config = quick_config(device="cuda")
+    report = find_tickets(small_graph, config, run_dir=tmp_path / "run", checkpoint_seconds=0)
+    again = find_tickets(small_graph, config, run_dir=tmp_path / "run", resume=True)
+    assert len(report.rounds) == config.rounds
+    assert again == report
