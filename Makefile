@@ -7,8 +7,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: demo test lint scatter help-pages clean
 
 demo: $(VENV)/installed
-	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005
-	$(BIN)/pyg-lth prune --model lightgcn --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005
+	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
+	$(BIN)/pyg-lth prune --model lightgcn --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
 
 test: $(VENV)/developing
 	$(BIN)/pytest
@@ -16,7 +16,7 @@ test: $(VENV)/developing
 lint: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf build/lint
+	rm -rf build
 	$(INSTALL) --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p pyg_lth
 

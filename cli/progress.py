@@ -106,6 +106,11 @@ class LiveProgress(Callback):
         self._rounds = config.rounds if isinstance(config, PruneConfig) else 0
         self._header = Text(f"{config.model} on {describe(split)}\nrun folder {self._folder}")
 
+    def on_popularity(self, popularity: Popularity) -> None:
+        """Show the ranking that every model has to beat."""
+        metrics = popularity.test if self._config.select_on == "test" else popularity.valid
+        self._rows.append(self._cells("popular", "", "", "", metrics, ""))
+
     def on_round_start(self, training: Training, mask: Mask) -> None:
         """Show the round as the running one."""
         self._density = mask.density
@@ -117,8 +122,8 @@ class LiveProgress(Callback):
         history = self._training.progress.history if self._training else []
         self._rows.append(
             self._cells(
-                result.round,
-                result.density,
+                self._name(result.round),
+                f"{result.density:.2%}",
                 f"{result.best_epoch}/{result.epochs}",
                 f"{history[-1].loss:.4f}" if history else "",
                 metrics,
@@ -144,8 +149,8 @@ class LiveProgress(Callback):
         best = training.best_metrics
         table.add_row(
             *self._cells(
-                progress.round,
-                self._density,
+                self._name(progress.round),
+                f"{self._density:.2%}",
                 str(progress.epoch + 1),
                 f"{last.loss:.4f}" if last else "",
                 best,
@@ -164,10 +169,13 @@ class LiveProgress(Callback):
         note = f"Recall and NDCG at {self._config.topk}: best so far on {self._config.select_on}"
         return Group(self._header, table, bar, Text(note, style="dim"))
 
+    def _name(self, round: int) -> str:
+        return "dense" if round == 0 else f"{round}/{self._rounds}"
+
     def _cells(
         self,
-        round: int,
-        density: float,
+        name: str,
+        density: str,
         epoch: str,
         loss: str,
         metrics: dict[str, float] | None,
@@ -175,8 +183,7 @@ class LiveProgress(Callback):
     ) -> tuple[str, ...]:
         k = self._config.topk
         ranked = [f"{metrics[f'{name}@{k}']:.4f}" if metrics else "" for name in ("recall", "ndcg")]
-        name = "dense" if round == 0 else f"{round}/{self._rounds}"
-        return (name, f"{density:.2%}", epoch, loss, *ranked, seconds)
+        return (name, density, epoch, loss, *ranked, seconds)
 
     def _time_left(self, training: Training) -> str:
         """Estimate from the rounds so far; before the first is done, from the epochs allowed."""

@@ -37,6 +37,7 @@ def test_live_table_and_report_fit_the_terminal(tmp_path, width, height):
     header = re.compile(r" *round +density +epoch +loss +recall +ndcg +time$")
     assert all(any(header.match(line) for line in lines) for lines in running)
     last = "\n".join(running[-1])
+    assert re.search(r"popular +0\.\d{4} +0\.\d{4}", last)
     assert re.search(r"3/3 +72\.90%", last)
     assert re.search(r"(about|at most) \d+:\d\d left", last)
 
