@@ -135,7 +135,7 @@ COLUMNS = (
     "remaining",
     "epochs",
     "recall",
-    "Δ dense",
+    "vs dense",
     "ndcg",
     "seconds",
     "wins",

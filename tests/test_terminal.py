@@ -42,7 +42,7 @@ def test_live_table_and_report_fit_the_terminal(tmp_path, width, height):
     assert re.search(r"(about|at most) \d+:\d\d left", last)
 
     final = [line.rstrip() for line in screen.display]
-    names = "round density remaining epochs recall Δ dense ndcg seconds wins"
+    names = "round density remaining epochs recall vs dense ndcg seconds wins"
     assert names in {" ".join(line.split()) for line in final}
     assert sum(line.split()[:1] in (["dense"], ["1"], ["2"], ["3"]) for line in final) == 4
     assert not any("steps" in line for line in final), "the live table was not taken away"
