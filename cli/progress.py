@@ -145,26 +145,26 @@ class LiveProgress(Callback):
         if training is None:
             return Group(self._header, table) if self._rows else self._header
         progress = training.progress
+        steps = training.bench.sampler.steps
         last = progress.history[-1] if progress.history else None
-        best = training.best_metrics
+        spent = sum(record.seconds for record in progress.history) + progress.seconds
         table.add_row(
             *self._cells(
                 self._name(progress.round),
                 f"{self._density:.2%}",
                 str(progress.epoch + 1),
                 f"{last.loss:.4f}" if last else "",
-                best,
-                _duration(sum(record.seconds for record in progress.history)),
+                training.best_metrics,
+                _duration(spent),
             ),
             style="bold",
         )
-        steps = training.bench.sampler.steps
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             f"epoch {progress.epoch + 1}",
             ProgressBar(total=steps, completed=progress.step, width=20),
             f"{progress.step}/{steps} steps",
-            self._time_left(training),
+            self._time_left(progress.round, progress.epoch + progress.step / steps, spent),
         )
         note = f"Recall and NDCG at {self._config.topk}: best so far on {self._config.select_on}"
         return Group(self._header, table, bar, Text(note, style="dim"))
@@ -185,20 +185,18 @@ class LiveProgress(Callback):
         ranked = [f"{metrics[f'{name}@{k}']:.4f}" if metrics else "" for name in ("recall", "ndcg")]
         return (name, density, epoch, loss, *ranked, seconds)
 
-    def _time_left(self, training: Training) -> str:
+    def _time_left(self, round: int, epochs: float, spent: float) -> str:
         """Estimate from the rounds so far; before the first is done, from the epochs allowed."""
-        history = training.progress.history
-        if not history:
+        if epochs == 0:
             return ""
-        spent = sum(record.seconds for record in history)
         if self._results:
             a_round = sum(result.seconds for result in self._results) / len(self._results)
             sign = "about"
         else:
-            a_round = spent / len(history) * self._config.max_epochs
+            a_round = spent / epochs * self._config.max_epochs
             sign = "at most"
-        rounds_after = self._rounds - training.progress.round
-        return f"{sign} {_duration(max(0.0, a_round - spent) + rounds_after * a_round)} left"
+        left = max(0.0, a_round - spent) + (self._rounds - round) * a_round
+        return f"{sign} {_duration(left)} left"
 
 
 def describe(split: InteractionSplit) -> str:
