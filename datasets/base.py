@@ -161,9 +161,7 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
 
     def _process(self) -> None:
         # PyG's version would unpickle the `pre_transform.pt` and `pre_filter.pt` it finds.
-        paths = [Path(path) for path in self.processed_paths]
-        if self.force_reload or not all(path.exists() for path in paths):
-            paths[0].parent.mkdir(parents=True, exist_ok=True)
+        if self.force_reload or not all(Path(path).exists() for path in self.processed_paths):
             self.process()
 
     def process(self) -> None:
@@ -174,6 +172,7 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
                 overlap.
         """
         interactions = self.read()
+        Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
         for path, ids in zip(
             self.processed_paths[1:], (interactions.user_ids, interactions.item_ids), strict=False
         ):
