@@ -1,6 +1,5 @@
 """``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, options_of
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of, read
 from pyg_lth.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -104,13 +103,11 @@ def _settings_of(
     extra = [name for name, value in flags.items() if value is not None]
     if out or file or extra:
         name = extra[0] if extra else "out" if out else "config"
-        raise InputError(
-            f"--{name.replace('_', '-')} does not go with --resume: a run keeps its own settings"
-        )
+        raise InputError(f"{flag(name)} does not go with --resume: a run keeps its own settings")
     kept = resume / "config.json"
     if not kept.exists():
         raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    if "rounds" in json.loads(kept.read_text()):
+    if "rounds" in read(kept):
         return build(PruneSettings, kept, {})
     return build(TrainSettings, kept, {})
 

@@ -42,7 +42,7 @@ def options_of(
         for name, field in reversed(model.model_fields.items()):
             if name not in skip:
                 function = click.option(
-                    _flag(name), name, type=_click_type(field), default=None, help=_help(field)
+                    flag(name), name, type=_click_type(field), default=None, help=_help(field)
                 )(function)
         return function
 
@@ -62,22 +62,25 @@ def build(model: type[Settings], file: Path | None, given: dict[str, Any]) -> Se
     """
     flags = {name: value for name, value in given.items() if value is not None}
     try:
-        return model.model_validate({**_read(file), **flags})
+        return model.model_validate({**({} if file is None else read(file)), **flags})
     except ValidationError as error:
         problem = error.errors()[0]
         message = problem["msg"].removeprefix("Value error, ")
         if not problem["loc"]:
             raise InputError(message) from None
         name = str(problem["loc"][0])
-        where = _flag(name) if name in flags else f"{file}: {name}"
+        where = flag(name) if name in flags else f"{file}: {name}"
         if problem["type"] == "extra_forbidden":
             raise InputError(f"{where}: there is no such setting") from None
         raise InputError(f"{where} {problem['input']!r}: {message}") from None
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
+def read(file: Path) -> dict[str, Any]:
+    """Read a JSON file of settings.
+
+    Raises:
+        InputError: If it is not one JSON object.
+    """
     try:
         content = json.loads(file.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -87,7 +90,8 @@ def _read(file: Path | None) -> dict[str, Any]:
     return content
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The flag of a setting."""
     return "--" + name.replace("_", "-")
 
 

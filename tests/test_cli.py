@@ -205,6 +205,13 @@ def test_a_dense_run_resumes_too(run):
     assert run("prune", "--resume", "kept", "--json")[1] == first
 
 
+@pytest.mark.parametrize("text", ['{"rou', "[]", "\xff"])
+def test_a_damaged_run_is_refused_in_one_line(run, text):
+    Path("kept").mkdir()
+    Path("kept/config.json").write_bytes(text.encode("latin-1"))
+    assert_refused(run("prune", "--resume", "kept"), "kept/config.json", "JSON")
+
+
 def test_report_shows_runs_again(run):
     _, first, _ = run("train", *SHORT, "--out", "one", "--quiet")
     _, second, _ = run("prune", *SHORT, "--rounds", 1, "--out", "two", "--quiet")
