@@ -42,10 +42,6 @@ def main() -> None:
         code = _fail(error.format_message())
     except click.Abort:
         code = 130
-    except BrokenPipeError:
-        # The reader of a pipe has enough; nothing is left to tell it.
-        sys.stderr.close()
-        code = 0
     except (InputError, DatasetError, OSError) as error:
         code = _fail(str(error))
     sys.exit(code)

@@ -1,7 +1,6 @@
 """``pyg-lth datasets``: what data sets there are, and getting them ready."""
 
 import json
-import sys
 from typing import Any
 
 import click
@@ -35,8 +34,7 @@ def list_(root: str, as_json: bool) -> None:
 
     entries = list_datasets(root)
     if as_json:
-        json.dump(entries, sys.stdout, indent=2)
-        click.echo()
+        click.echo(json.dumps(entries, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("name", "users", "items", "interactions", "ready", "how to get it"):
@@ -59,8 +57,7 @@ def info(as_json: bool, **given: Any) -> None:
     """Describe the data set NAME, or a file of your own."""
     about = describe_dataset(build(DatasetOptions, None, given))
     if as_json:
-        json.dump(about, sys.stdout, indent=2)
-        click.echo()
+        click.echo(json.dumps(about, indent=2))
         return
     show_description(about)
 

@@ -1,7 +1,6 @@
 """``pyg-lth doctor``: what this machine has, and what to mend."""
 
 import json
-import sys
 
 import click
 
@@ -18,8 +17,7 @@ def doctor(root: str, as_json: bool) -> None:
     ready = [entry["name"] for entry in list_datasets(root) if entry["ready"]]
     if as_json:
         findings = {**environment, "propagation": backends, "datasets_ready": ready}
-        json.dump(findings, sys.stdout, indent=2)
-        click.echo()
+        click.echo(json.dumps(findings, indent=2))
         return
     packages = environment["packages"]
     gpu = environment["gpu"]
