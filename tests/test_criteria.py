@@ -58,15 +58,28 @@ def naive_prune(scores, table, budget):
     return out
 
 
-@pytest.mark.parametrize("ties", [False, True], ids=["distinct scores", "many ties"])
+SCORES = {
+    "distinct": lambda shape: torch.rand(shape),
+    "many ties": lambda shape: torch.randint(4, shape).float(),
+    "signed": lambda shape: torch.randn(shape) * 10.0 ** torch.randint(-40, 38, shape),
+    "both zeros": lambda shape: torch.randint(-1, 2, shape) * -0.0,
+    "nearly equal": lambda shape: 1 + torch.randint(9, shape) * 2.0**-23,
+}
+
+
+@pytest.mark.parametrize("entries_at_once", [3, 10**6])
+@pytest.mark.parametrize("kind", SCORES)
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("seed", range(3))
-def test_pruning_equals_a_naive_sort_over_many_nested_rounds(scope, seed, ties):
+def test_pruning_equals_a_naive_sort_over_many_nested_rounds(
+    scope, seed, kind, entries_at_once, monkeypatch
+):
+    monkeypatch.setattr(criteria, "ENTRIES_AT_ONCE", entries_at_once)
     torch.manual_seed(seed)
     num_users, shape = 4, (11, 5)
     mask = Mask.ones(*shape)
     for round in range(1, 12):
-        scores = torch.randint(4, shape).float() if ties else torch.rand(shape)
+        scores = SCORES[kind](shape)
         plan = budgets(scope, num_users, shape, 0.29, round)
         expected = mask.table
         for budget in plan:
