@@ -1,10 +1,10 @@
 """The command line: parses, calls one library function, shows."""
 
-import os
 import sys
 
 import click
 
+from pyg_lth import process
 from pyg_lth.cli.datasets import datasets
 from pyg_lth.cli.doctor import doctor
 from pyg_lth.cli.prune import prune, train
@@ -31,11 +31,7 @@ for command in (prune, train, report, datasets, doctor):
 
 def main() -> None:
     """Run the command line; the exit code is 0 (done), 2 (bad usage or input) or 130 (Ctrl-C)."""
-    # OpenMP's idle threads spin on the cores they wait for: on a small graph two runs side by side
-    # on two cores took 46 s instead of 1.2 s, and 3.4 s with this, which costs a run alone 0.2 s
-    # (and none on Gowalla). Set before torch is imported, and only if the user has not.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    process.tune()
     try:
         code = cli.main(prog_name="pyg-lth", standalone_mode=False)
     except click.ClickException as error:

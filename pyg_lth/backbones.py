@@ -1,6 +1,7 @@
 """The recommenders: PyG's LightGCN on a prepared adjacency, and matrix factorisation."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import nn
 from torch_geometric.typing import Adj, OptTensor
@@ -40,6 +41,23 @@ class LightGCN(nn.LightGCN):  # type: ignore[misc]
             return edge_index.combine_layers(self.embedding.weight, self.alpha)
         out: Tensor = super().get_embedding(edge_index, edge_weight)
         return out
+
+    def lookup(self, nodes: Tensor, propagation: Propagation | None) -> tuple[Tensor, Tensor]:
+        """Return propagated and ego embeddings of a batch of nodes, without those of the others.
+
+        Args:
+            nodes: The nodes, int64, shape ``[n]``; one may come several times.
+            propagation: The prepared adjacency, :obj:`None` for a backbone without layers.
+
+        Returns:
+            Rows of :meth:`get_embedding` and of the embedding table, each of shape
+            ``[n, embedding_dim]``.
+        """
+        weight = self.embedding.weight
+        if propagation is None:
+            ego = F.embedding(nodes, weight)
+            return ego, ego
+        return propagation.combine_layers_at(nodes, weight, self.alpha)
 
 
 class MF(LightGCN):

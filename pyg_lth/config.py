@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ModelName = Literal["lightgcn", "mf"]
-PropagationName = Literal["csr", "edge-index", "scatter"]
+PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
 MethodName = Literal["imp", "oneshot", "random"]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
@@ -32,7 +32,9 @@ class TrainConfig(BaseModel):
     layers: int = Field(
         3, ge=0, description="Propagation layers: 3 for lightgcn unless given, always 0 for mf."
     )
-    propagation: PropagationName = Field("csr", description="Backend of the sparse product.")
+    propagation: PropagationName = Field(
+        "auto", description="Backend of the sparse product; auto is native, otherwise csr."
+    )
     lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
     batch_size: int = Field(2048, ge=1, description="Triplets a step.")
     reg: float = Field(1e-4, ge=0, description="Weight of the L2 term.")

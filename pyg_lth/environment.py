@@ -7,12 +7,13 @@ from typing import Any
 import psutil
 import torch
 
+from pyg_lth import kernels
 from pyg_lth.errors import InputError
 from pyg_lth.propagation import BACKENDS, Propagation
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions of the packages and of Python, the platform, threads, memory (bytes) and the GPU."""
+    """Versions of packages and Python, platform, threads, kernels or not, memory (bytes), GPU."""
     packages = ("pyg-lth", "torch", "torch-geometric", "numpy")
     cuda = torch.cuda.is_available()
     return {
@@ -20,6 +21,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "native_kernels": kernels.usable(torch.device("cpu")),
         "memory": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
@@ -34,7 +36,8 @@ def check_backends() -> dict[str, str]:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     edge_index = torch.tensor([[0, 0, 1, 2, 3, 4], [2, 3, 4, 0, 0, 1]], device=device)
-    x = torch.arange(10.0, device=device).view(5, 2)
+    # As wide as it takes for every way in which the native product sums.
+    x = torch.arange(250.0, device=device).view(5, 50)
     expected = torch.zeros(5, 5, device=device)
     degree = torch.bincount(edge_index[0]).float()
     expected[edge_index[0], edge_index[1]] = degree[edge_index].prod(dim=0).rsqrt()

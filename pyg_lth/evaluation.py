@@ -12,12 +12,10 @@ from torch_geometric.utils import cumsum
 
 from pyg_lth.config import SplitName
 from pyg_lth.errors import InputError
+from pyg_lth.ranking import rank_items
 from pyg_lth.splits import InteractionSplit
 
 Metrics = dict[str, float]
-
-# Scores held at once, in entries: 64 MiB of float32 whatever the data set.
-SCORES_AT_ONCE = 1 << 24
 
 
 class Evaluator:
@@ -42,12 +40,11 @@ class Evaluator:
         seen = split.train
         if part == "test" and split.valid is not None:
             seen = torch.cat([seen, split.valid], dim=1)
-        self._users = torch.unique(truth[0])
-        self._truth = _Grouped(truth, self._users)
-        self._seen = _Grouped(seen, self._users)
+        self._users, row = torch.unique(truth[0], return_inverse=True)
+        self._truth = torch.stack([row, truth[1]])
+        self._seen = _by_user(seen, self._users)
         self._num_users = split.num_users
-        self._chunk = max(1, SCORES_AT_ONCE // split.num_items)
-        self._k = min(k, split.num_items)
+        self._k = k
         self._metrics = LinkPredMetricCollection(
             {
                 f"precision@{k}": LinkPredPrecision(k),
@@ -63,31 +60,19 @@ class Evaluator:
         Args:
             embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``.
         """
+        users, items = embedding[self._users], embedding[self._num_users :]
         self._metrics.reset()
-        items = embedding[self._num_users :].t()
-        for first in range(0, self._users.numel(), self._chunk):
-            last = min(first + self._chunk, self._users.numel())
-            scores = embedding[self._users[first:last]] @ items
-            scores[self._seen.rows(first, last)] = -torch.inf
-            ranked = scores.topk(self._k, dim=1).indices
-            self._metrics.update(ranked, self._truth.rows(first, last))
+        self._metrics.update(rank_items(users, items, self._seen, self._k), self._truth)
         return {name: float(value) for name, value in self._metrics.compute().items()}
 
 
-class _Grouped:
-    """Interactions of the evaluated users, cut into runs of consecutive users."""
-
-    def __init__(self, index: Tensor, users: Tensor):
-        row = torch.searchsorted(users, index[0]).clamp(max=users.numel() - 1)
-        index = torch.stack([row, index[1]])[:, users[row] == index[0]]
-        self._index = index[:, index[0].argsort(stable=True)]
-        # On the host, so that slicing a chunk waits for nothing.
-        self._start = cumsum(torch.bincount(self._index[0], minlength=users.numel())).tolist()
-
-    def rows(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Row in the chunk and item of every interaction of the users ``first`` to ``last``."""
-        index = self._index[:, self._start[first] : self._start[last]]
-        return index[0] - first, index[1]
+def _by_user(index: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:
+    """Interactions of some users in CSR form: row pointers, and items sorted within a user."""
+    user, item = index[:, torch.isin(index[0], users)]
+    order = item.argsort()
+    order = order[user[order].argsort(stable=True)]
+    degree = torch.bincount(torch.searchsorted(users, user), minlength=users.numel())
+    return cumsum(degree), item[order]
 
 
 def popularity_embedding(split: InteractionSplit) -> Tensor:

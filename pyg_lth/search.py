@@ -156,7 +156,11 @@ class _Search:
         self._callback = callback
         self._checkpoint_seconds = checkpoint_seconds
         self._interrupted = interrupted
-        self._evaluate_test = Evaluator(bench.split, "test", self._config.topk)
+        self._evaluate_test = (
+            bench.evaluator
+            if self._config.select_on == "test"
+            else Evaluator(bench.split, "test", self._config.topk)
+        )
 
     def run(self) -> Report:
         """Run the rounds that are not done yet."""
@@ -192,6 +196,7 @@ class _Search:
         self._callback.on_round_start(training, mask)
         self._last_checkpoint = time.monotonic()
         training.run(self._callback.on_epoch, lambda: self._after_step(training))
+        known = {self._config.select_on: training.best_metrics}
         result = RoundResult(
             round=round,
             density=mask.density,
@@ -199,8 +204,8 @@ class _Search:
             epochs=training.progress.epoch,
             best_epoch=training.progress.best_epoch,
             seconds=sum(record.seconds for record in training.progress.history),
-            valid=training.best_metrics if self._config.select_on == "valid" else None,
-            test=self._evaluate_test(training.best_embedding()),
+            valid=known.get("valid"),
+            test=known.get("test") or self._evaluate_test(training.best_embedding()),
         )
         self._epochs += training.progress.history
         self._folder.write_epochs(self._epochs)

@@ -7,20 +7,20 @@ import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from pyg_lth import losses, seeding
-from pyg_lth.backbones import build_backbone
+from pyg_lth.backbones import LightGCN, build_backbone
 from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation import Evaluator, Metrics
-from pyg_lth.masks import Mask, apply_mask
+from pyg_lth.masks import Mask
 from pyg_lth.propagation import Propagation
+from pyg_lth.recording import Step, record
 from pyg_lth.sampling import TripletSampler
 from pyg_lth.splits import InteractionSplit
+from pyg_lth.updates import build_update
 
 
 class EpochRecord(BaseModel):
@@ -126,14 +126,19 @@ class Training:
 
     def __init__(self, bench: Workbench, initial: Tensor, mask: Mask, round: int):
         self.bench = bench
-        self.model = build_backbone(bench.config, initial.size(0), bench.device)
+        self._model = build_backbone(bench.config, initial.size(0), bench.device)
         with torch.no_grad():
-            self.model.embedding.weight.copy_(initial)
-        self._parameter = apply_mask(self.model, mask)
-        self._optimizer = torch.optim.Adam([self._parameter], lr=bench.config.lr, fused=True)
+            self._model.embedding.weight.copy_(initial)
+        self._update = build_update(self._model, mask, bench.propagation, bench.config.lr)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=bench.device)
         self.best_weight = self.model.embedding.weight.detach().clone()
         self.progress = Progress(round=round)
+
+    @property
+    def model(self) -> LightGCN:
+        """The backbone as it is after the steps so far."""
+        self._update.settle()
+        return self._model
 
     def run(
         self,
@@ -147,10 +152,18 @@ class Training:
             after_step: Called after each step; what it raises ends the training, which can be
                 saved and continued from there.
         """
+        step = self.quickest_step()
         while not self.progress.finished:
-            on_epoch(self._run_epoch(after_step))
+            on_epoch(self._run_epoch(step, after_step))
 
-    def _run_epoch(self, after_step: Callable[[], None]) -> EpochRecord:
+    def quickest_step(self) -> Step:
+        """Return :meth:`step`, on CUDA recorded as a graph; no other step may come between."""
+        if self.bench.device.type != "cuda":
+            return self.step
+        batch = torch.zeros(3, self.bench.sampler.batch_size, dtype=torch.long)
+        return record(self.step, self.tensors, batch.to(self.bench.device))
+
+    def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
         config, progress = self.bench.config, self.progress
         clock = time.perf_counter()
 
@@ -164,7 +177,7 @@ class Training:
         )
         batches = self.bench.sampler.epoch(source)
         for batch in itertools.islice(batches, progress.step, None):
-            self._loss_sum += self.step(*batch)
+            self._loss_sum += step(*batch)
             progress.step += 1
             progress.seconds += elapsed()
             after_step()
@@ -203,17 +216,13 @@ class Training:
             The loss before the step, a scalar without gradient.
         """
         num_users = self.bench.split.num_users
-        nodes = torch.stack([user, positive + num_users, negative + num_users])
-        with parametrize.cached():
-            embedding = self.model.get_embedding(self.bench.propagation)
-            ego = F.embedding(nodes, self.model.embedding.weight)
-        out_user, out_positive, out_negative = F.embedding(nodes, embedding)
+        nodes = torch.cat([user, positive + num_users, negative + num_users])
+        out, ego = self._update.lookup(nodes)
+        out_user, out_positive, out_negative = out.view(3, user.numel(), -1)
         loss = losses.bpr(
             (out_user * out_positive).sum(dim=1), (out_user * out_negative).sum(dim=1)
         ) + self.bench.config.reg * losses.l2(ego, user.numel())
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self._optimizer.step()
+        self._update.apply(loss)
         return loss.detach()
 
     def _evaluate(self, record: EpochRecord) -> None:
@@ -244,24 +253,15 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a continued training needs, to be kept beside ``progress``."""
-        optimizer = self._optimizer.state[self._parameter]
         return {
-            "weight": self._parameter.detach(),
             "best_weight": self.best_weight,
             "loss_sum": self._loss_sum,
-            **{f"optimizer.{name}": value for name, value in optimizer.items()},
+            **self._update.tensors(),
         }
 
     def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Continue from what :meth:`tensors` and ``progress`` were when they were kept."""
-        prefix = "optimizer."
         placed = {name: value.to(self.bench.device) for name, value in tensors.items()}
-        with torch.no_grad():
-            self._parameter.copy_(placed["weight"])
+        self._update.restore(placed)
         self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]
-        self._optimizer.state[self._parameter] = {
-            name.removeprefix(prefix): value
-            for name, value in placed.items()
-            if name.startswith(prefix)
-        }
         self.progress = progress

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch_geometric import nn
 
-from pyg_lth import MF, LightGCN, Propagation, TrainConfig
+from pyg_lth import MF, LightGCN, Mask, Propagation, TrainConfig, apply_mask, kernels
 from pyg_lth.backbones import build_backbone
 from pyg_lth.propagation import BACKENDS
 
@@ -24,9 +24,11 @@ def close(actual, expected):
     torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)
 
 
-def scatter_or_skip(backend):
+def backend_or_skip(backend):
     if backend == "scatter":
         pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
+    if backend == "native" and not kernels.usable(torch.device("cpu")):
+        pytest.skip("the kernels are not compiled")
 
 
 def stock_and_ours(num_nodes, num_layers, alpha=None):
@@ -73,7 +75,7 @@ def assert_equals_stock(stock, ours, stock_edges, our_edges, num_nodes):
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_lightgcn_equals_stock_pyg(graph, backend, num_layers, seed):
-    scatter_or_skip(backend)
+    backend_or_skip(backend)
     torch.manual_seed(seed)
     num_nodes, edges = graph
     stock, ours = stock_and_ours(num_nodes, num_layers)
@@ -136,32 +138,85 @@ def test_the_state_dict_loads_both_ways(stock, ours):
         assert torch.equal(target.embedding.weight, source.embedding.weight)
 
 
-def one_way(edges, num_nodes, monkeypatch):
-    return Propagation(edges[:, : edges.size(1) // 2], num_nodes)
+def one_way(row, col, weight):
+    return weight * (row < col)
 
 
-def normalised_twice(edges, num_nodes, monkeypatch):
-    build = BACKENDS["csr"]
-    monkeypatch.setitem(
-        BACKENDS, "csr", lambda row, col, weight, rowptr: build(row, col, weight**2, rowptr)
-    )
-    return Propagation(edges, num_nodes)
+def normalised_twice(row, col, weight):
+    return weight**2
 
 
-def not_normalised(edges, num_nodes, monkeypatch):
-    build = BACKENDS["csr"]
-    monkeypatch.setitem(
-        BACKENDS, "csr", lambda row, col, weight, rowptr: build(row, col, weight**0, rowptr)
-    )
-    return Propagation(edges, num_nodes)
+def not_normalised(row, col, weight):
+    return weight**0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("mistake", [one_way, normalised_twice, not_normalised])
-def test_the_comparison_with_stock_pyg_notices(mistake, joint_edges, monkeypatch):
-    edges = joint_edges(7, 9, 30, seed=0)
+def test_the_comparison_with_stock_pyg_notices(mistake, backend, joint_edges, monkeypatch):
+    backend_or_skip(backend)
+    edges, build = joint_edges(7, 9, 30, seed=0), BACKENDS[backend]
+
+    def mistaken(row, col, weight, rowptr):
+        return build(row, col, mistake(row, col, weight), rowptr)
+
+    monkeypatch.setitem(BACKENDS, backend, mistaken)
     stock, ours = stock_and_ours(16, num_layers=3)
     with pytest.raises(AssertionError, match="not close"):
-        assert_equals_stock(stock, ours, edges, mistake(edges, 16, monkeypatch), 16)
+        assert_equals_stock(stock, ours, edges, Propagation(edges, 16, backend), 16)
+
+
+def assert_looks_up(model, nodes, propagation, expected_out, expected_ego):
+    """Compare a look-up and the gradient of its random projection with whole tables."""
+    (parameter,) = model.parameters()
+    out, ego = model.lookup(nodes, propagation)
+    close(out, expected_out[nodes])
+    close(ego, expected_ego[nodes])
+    first, second = torch.randn(2, *out.shape)
+    actual, expected = (
+        torch.autograd.grad((a * first).sum() + (b * second).sum(), parameter, retain_graph=True)
+        for a, b in ((out, ego), (expected_out[nodes], expected_ego[nodes]))
+    )
+    close(actual, expected)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_a_look_up_is_some_rows_of_the_embeddings(graph, backend, num_layers, masked):
+    backend_or_skip(backend)
+    num_nodes, edges = graph
+    alpha = torch.tensor([0.7, 0.0, -0.2, 0.5])[: num_layers + 1]
+    stock, ours = stock_and_ours(num_nodes, num_layers, alpha)
+    if masked:
+        apply_mask(ours, Mask(torch.rand(num_nodes, DIM) < 0.6))
+    nodes, propagation = torch.randint(num_nodes, (9,)), Propagation(edges, num_nodes, backend)
+    weight = ours.embedding.weight
+    assert_looks_up(ours, nodes, propagation, ours.get_embedding(propagation), weight)
+    with torch.no_grad():
+        stock.embedding.weight.copy_(weight)
+        close(ours.lookup(nodes, propagation)[0], stock.get_embedding(edges)[nodes])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_look_up_in_mf_is_some_rows_of_the_table(graph, masked):
+    num_nodes, edges = graph
+    model, nodes = MF(num_nodes, DIM), torch.randint(num_nodes, (9,))
+    if masked:
+        apply_mask(model, Mask(torch.rand(num_nodes, DIM) < 0.6))
+    weight = model.embedding.weight
+    for propagation in (None, Propagation(edges, num_nodes)):
+        assert_looks_up(model, nodes, propagation, weight, weight)
+
+
+def test_a_masked_look_up_has_no_gradient_at_dead_entries(graph):
+    num_nodes, edges = graph
+    model, mask = LightGCN(num_nodes, DIM, num_layers=2), Mask(torch.rand(num_nodes, DIM) < 0.6)
+    parameter = apply_mask(model, mask)
+    out, ego = model.lookup(torch.arange(num_nodes), Propagation(edges, num_nodes))
+    (out.square().sum() + ego.sum()).backward()
+    assert parameter.grad[~mask.table].count_nonzero() == 0
+    assert ego[~mask.table].count_nonzero() == 0
+    assert parameter.grad[mask.table].count_nonzero() == mask.remaining
 
 
 @pytest.mark.parametrize(("model", "layers"), [("lightgcn", 2), ("mf", 0)])

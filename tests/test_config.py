@@ -28,6 +28,7 @@ def test_the_defaults_are_the_paper_s():
         "tolerance": 0.0,
     }
     assert settings.model_dump(include=set(paper)) == paper
+    assert settings.propagation == "auto"
     assert settings.select_on == "valid"
     assert settings.selection_metric == "recall@20"
     assert TrainConfig(topk=50).selection_metric == "recall@50"
@@ -157,7 +158,7 @@ def test_different_settings_differ_in_their_hash():
 
 def test_names_in_the_settings_are_those_implemented():
     assert set(get_args(config.MethodName)) == set(METHODS)
-    assert set(get_args(config.PropagationName)) == set(BACKENDS)
+    assert set(get_args(config.PropagationName)) == {"auto", *BACKENDS}
     assert set(get_args(config.ModelName)) == set(config.DEFAULT_LAYERS)
 
 

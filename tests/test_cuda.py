@@ -3,6 +3,7 @@ import torch
 
 from pyg_lth import Mask, find_tickets
 from pyg_lth.evaluation import Evaluator
+from pyg_lth.recording import record
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import Training, Workbench
 
@@ -34,6 +35,36 @@ def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_con
         for bench in (on_cpu, on_cuda)
     ]
     assert metrics[1] == pytest.approx(metrics[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_steps_never_wait_for_the_device(taste_graph, quick_config, model):
+    bench = prepare(taste_graph, quick_config(model=model), "cuda")
+    initial = bench.initialize()
+    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
+    batches = bench.sampler.epoch(torch.Generator("cuda").manual_seed(0))
+    training.step(*next(batches))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches:
+            training.step(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_the_recorded_step_equals_the_plain_one(taste_graph, quick_config, model, recwarn):
+    bench = prepare(taste_graph, quick_config(model=model), "cuda")
+    initial = bench.initialize()
+    mask = Mask(torch.rand(initial.shape) < 0.6)
+    plain, recorded = (Training(bench, initial, mask, round=0) for _ in range(2))
+    batches = list(bench.sampler.epoch(torch.Generator("cuda").manual_seed(0)))
+    step = record(recorded.step, recorded.tensors, torch.stack(batches[0]))
+    assert not recwarn.list
+    for batch in batches:
+        assert step(*batch).item() == pytest.approx(plain.step(*batch).item(), abs=1e-5)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(recorded.tensors()[name], value, atol=1e-4, rtol=1e-4)
 
 
 def test_a_search_runs_and_resumes_on_cuda(small_graph, quick_config, tmp_path):

@@ -77,6 +77,19 @@ def test_the_masked_weight_is_mask_times_weight_bit_for_bit(mask):
     assert torch.equal(parameter, weight * mask.table)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_masked_weight_keeps_its_type(mask, dtype):
+    embedding = nn.Embedding(NUM_NODES, DIM, dtype=dtype)
+    weight = embedding.weight.detach().clone()
+    parameter = apply_mask(embedding, mask)
+    (buffer,) = embedding.buffers()
+    # A product with booleans takes three times as long as one with the type of the weight.
+    assert buffer.dtype == parameter.dtype == embedding.weight.dtype == dtype
+    assert torch.equal(buffer.bool(), mask.table)
+    assert torch.equal(embedding.weight, weight * mask.table)
+    assert list(embedding.state_dict()) == ["parametrizations.weight.original"]
+
+
 def test_a_weight_that_is_assigned_is_masked_too(mask):
     embedding = nn.Embedding(NUM_NODES, DIM)
     apply_mask(embedding, mask)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric import nn
 
-from pyg_lth import InputError, Mask, TrainConfig, losses
+from pyg_lth import InputError, Mask, TrainConfig, kernels, losses
 from pyg_lth.evaluation import Evaluator
 from pyg_lth.masks import MaskedWeight
 from pyg_lth.splits import InteractionSplit
@@ -48,6 +48,7 @@ def test_the_final_recall_lies_in_its_golden_band(taste_graph, model, seed):
 
 def without_zero_grad(monkeypatch):
     monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
+    monkeypatch.setattr(kernels, "usable", lambda device: False)
 
 
 def one_way_adjacency(monkeypatch):

@@ -1,0 +1,86 @@
+"""The best unseen items of every user, without all scores at once."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyg_lth import kernels
+
+# Scores held at once in the plain way, in entries: 64 MiB of float32 whatever the data set.
+SCORES_AT_ONCE = 1 << 24
+
+# Items that the kernel scores at once, its LANES.
+PANEL = 16
+
+
+@torch.no_grad()
+def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Rank the items that each user has not seen by inner product, best first.
+
+    A place that no item can take, since too few are unseen or their scores are NaN or -inf, holds
+    the number of items :math:`m`: no item's index, and so a miss to PyG's metrics. (An index of -1
+    would be none: they would read it as the last item of the user before.)
+
+    On a CPU this package's kernel does the work where it was compiled, and orders equal scores by
+    the lower index; torch does it elsewhere, and orders them at will.
+
+    Args:
+        users: Embeddings, shape ``[n, dim]``, float.
+        items: Embeddings, shape ``[m, dim]``, float.
+        seen: The items of each user to leave out in CSR form: row pointers, int64, shape
+            ``[n + 1]``, and items, int64, sorted within a user.
+        k: Length of the ranked list, at least 1.
+
+    Returns:
+        Items, int64, shape ``[n, min(k, m)]``.
+    """
+    rank = _native if kernels.usable(users.device) else _plain
+    return rank(users, items, seen, min(k, items.size(0)))
+
+
+def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
+    num_users, num_items = users.size(0), items.size(0)
+    rowptr, seen_item = seen
+    row = torch.arange(num_users, device=users.device)
+    seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
+    chunk = min(max(1, SCORES_AT_ONCE // num_items), num_users)
+    # On the host before the loop, so that nothing in it waits for the device.
+    starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
+    scores = users.new_empty(chunk, num_items)
+    ranked = rowptr.new_empty(num_users, k)
+    for i, first in enumerate(range(0, num_users, chunk)):
+        part = scores[: num_users - first]
+        torch.mm(users[first : first + chunk], items.t(), out=part)
+        edges = slice(starts[i], starts[i + 1])
+        part[seen_row[edges] - first, seen_item[edges]] = -torch.inf
+        best = part.nan_to_num_(-torch.inf, torch.inf, -torch.inf).topk(k)
+        ranked[first : first + chunk] = best.indices.masked_fill_(best.values.isneginf(), num_items)
+    return ranked
+
+
+def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
+    users, items = users.float().contiguous(), items.float()
+    num_users, (num_items, dim) = users.size(0), items.shape
+    # The norms bound the scores, so that most items are never scored for a user who has good ones
+    # among the longest already. The little on top covers the rounding of scores and norms.
+    lowest, epsilon = torch.finfo(torch.float).min, torch.finfo(torch.float).eps
+    norm, order = _norm(items).float().sort(descending=True, stable=True)
+    user_norm = (_norm(users) * (1 + (dim + 4) * epsilon)).float()
+    filler = -num_items % PANEL
+    panels = F.pad(items[order], (0, 0, 0, filler), value=torch.nan)
+    panels = panels.view(-1, PANEL, dim).transpose(1, 2).contiguous()
+    best = torch.full((num_users, k), lowest)
+    ranked = torch.full((num_users, k), num_items)
+    kernels.call(
+        "rank_items",
+        *(users, user_norm, num_users),
+        *(panels, F.pad(order, (0, filler)), F.pad(norm, (0, filler)), panels.size(0), dim),
+        *(index.contiguous() for index in seen),
+        *(k, best, ranked),
+    )
+    return ranked
+
+
+def _norm(x: Tensor) -> Tensor:
+    # In double, where no square of a float is lost.
+    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
