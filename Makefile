@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint scatter help-pages clean
+.PHONY: demo test lint scatter help-pages bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
@@ -31,6 +31,24 @@ help-pages: $(VENV)/installed
 		$(BIN)/pyg-lth $$command --help >/dev/null || exit 1; \
 	done
 
+# A peer that cannot be installed is reported as not measured, with the reason in .bench/PEER.log.
+bench: $(VENV)/developing
+	-$(MAKE) --keep-going .bench/recbole/installed .bench/implicit/installed
+	for raw in ../shared/data/gowalla/raw ../shared/data/tiktok-mmssl/raw; do \
+		if [ -d "$$raw" ]; then \
+			linked=.bench/root/$${raw#../shared/data/}; \
+			mkdir -p "$$linked" && ln -sf "$$PWD/$$raw"/* "$$linked" || exit 1; \
+		fi; \
+	done
+	$(BIN)/python -m benchmarks --root .bench/root
+
+.bench/%/installed: benchmarks/peers/%.txt
+	rm -rf .bench/$*
+	mkdir -p .bench
+	$(PYTHON) -m venv .bench/$* >.bench/$*.log 2>&1
+	.bench/$*/bin/python -m pip install --no-deps -r $< >>.bench/$*.log 2>&1
+	touch $@
+
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
@@ -42,4 +60,4 @@ $(VENV)/developing: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

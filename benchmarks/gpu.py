@@ -1,0 +1,146 @@
+"""`python -m benchmarks.gpu`: what `python -m benchmarks` measures, on the GPU.
+
+Everything runs in this process, one thing after the other; it is meant to take less than eight
+minutes on an H100. The peer is stock PyG on the same GPU; RecBole and implicit are met on the CPU.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+
+from benchmarks import growth, ours, pruning
+from benchmarks.__main__ import show
+from benchmarks.data import Interactions
+from benchmarks.measuring import Task, compare, interleave, measure
+from benchmarks.parts import BATCH_SIZES, DIMS, Part
+from benchmarks.peers import pyg
+from benchmarks.results import Results, device_name
+from pyg_lth import process
+from pyg_lth.config import PruneConfig
+from pyg_lth.datasets import DatasetOptions, load_dataset
+from pyg_lth.search import find_tickets
+from pyg_lth.splits import InteractionSplit
+from pyg_lth.training import Workbench
+
+DEVICE = "cuda"
+REPEATS = 5
+GROWTH_EDGES = (10**6, 10**7, 5 * 10**7)
+# A graph with about as many interactions as Yelp2018 has for training, 1,237,259.
+YELP_EDGES = 1_350_000
+
+
+def race(case: dict[str, Any], tasks: dict[str, Callable[[], Task]]) -> dict[str, Any]:
+    """Let tasks take turns; `memory` is the peak of the first on top of what was held."""
+    built = {name: build() for name, build in tasks.items()}
+    peaks: dict[str, int] = {}
+
+    def run(name: str, count: int) -> float:
+        answer = measure(built[name], count, DEVICE)
+        peaks[name] = max(peaks.get(name, 0), answer["peak"] - answer["before"])
+        return float(answer["seconds"])
+
+    times = interleave({name: partial(run, name) for name in built}, REPEATS)
+    return {"case": case, **compare(times), "memory": peaks[next(iter(built))]}
+
+
+def measure_steps(split: InteractionSplit) -> Part:
+    rows = []
+    for model, dim, batch_size in product(("lightgcn", "mf"), DIMS, BATCH_SIZES):
+        case = {"model": model, "dim": dim, "batch_size": batch_size}
+        bench = ours.prepare(split, DEVICE, **case)
+        tasks = {"pyg_lth": partial(ours.training_step, bench)}
+        if model == "lightgcn":
+            tasks["pyg"] = partial(pyg.training_step, bench, "edge_index")
+            tasks["pyg_csr"] = partial(pyg.training_step, bench, "csr")
+        rows.append(race(case, tasks))
+    return Part(rows)
+
+
+def generate(edges: int) -> tuple[dict[str, Any], Workbench]:
+    """A graph of about so many interactions, ready for LightGCN at dimension 32 and batch 2048."""
+    count, pairs = growth.generate(edges)
+    # Nothing is ranked, so that any pair will do for the test.
+    split = InteractionSplit(count, count, pairs, None, pairs[:, :1])
+    return {"edges": pairs.size(1)}, ours.prepare(split, DEVICE, dim=32)
+
+
+def measure_epoch() -> Part:
+    case, bench = generate(YELP_EDGES)
+    case["steps"] = bench.sampler.steps
+    return Part([race(case, {"pyg_lth": partial(ours.training_epoch, bench)})])
+
+
+def measure_evaluation(interactions: Interactions) -> Part:
+    split = ours.to_split(interactions).to(torch.device(DEVICE))
+    rows = []
+    for dim in DIMS:
+        embedding = torch.from_numpy(interactions.embedding(dim)).to(DEVICE)
+        tasks = {
+            "pyg_lth": partial(ours.evaluation, split, embedding),
+            "pyg": partial(pyg.evaluation, split.num_users, split.train, split.test, embedding),
+        }
+        rows.append(race({"dim": dim}, tasks))
+    return Part(rows)
+
+
+def measure_pruning() -> Part:
+    task = partial(pruning.pruning, pruning.ENTRIES, 1, DEVICE)
+    return Part([race({"entries": pruning.ENTRIES, "round": 1}, {"pyg_lth": task})])
+
+
+def measure_growth() -> Part:
+    rows = []
+    for edges in GROWTH_EDGES:
+        case, bench = generate(edges)
+        rows.append(race(case, {"pyg_lth": partial(ours.training_step, bench)}))
+    counts, seconds = zip(*((row["case"]["edges"], row["pyg_lth"]) for row in rows), strict=True)
+    return Part(rows, {"exponent": growth.slope(counts, seconds)})
+
+
+def measure_search(root: str) -> Part:
+    """TikTok-MMSSL, 20 rounds of LightGCN with the default settings."""
+    data = load_dataset(DatasetOptions(dataset="tiktok-mmssl", root=root))[0]
+    start = time.perf_counter()
+    report = find_tickets(data, PruneConfig(rounds=20, device=DEVICE))
+    case = {"rounds": 20, "epochs": sum(result.epochs for result in report.rounds)}
+    return Part([{"case": case, "seconds": time.perf_counter() - start}])
+
+
+@click.command()
+@click.option("--root", default="data", show_default=True, help="Folder of the data sets.")
+def main(root: str) -> None:
+    """Measure pyg-lth on the GPU; write benchmarks/results/DEVICE.json."""
+    if not torch.cuda.is_available():
+        raise click.UsageError("not measured: torch sees no CUDA device here")
+    process.tune()
+    interactions = Interactions.from_graph(
+        load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
+    )
+    split = ours.to_split(interactions)
+    results = Results(Path(__file__).parent / "results" / f"{device_name('cuda')}.json")
+    console = Console()
+    console.print(torch.cuda.get_device_name())
+    parts: dict[str, Callable[[], Part]] = {
+        "step": partial(measure_steps, split),
+        "epoch": measure_epoch,
+        "evaluate": partial(measure_evaluation, interactions),
+        "prune": measure_pruning,
+        "growth": measure_growth,
+        "search": partial(measure_search, root),
+    }
+    for name, part in parts.items():
+        start = time.perf_counter()
+        results.add(name, part(), time.perf_counter() - start)
+        show(console, name, results.parts[name])
+    console.print(f"written: {results.path}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The peers, each started with ``python -m`` by the interpreter of its environment."""

@@ -1,0 +1,199 @@
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+KEYS = {
+    "step.lightgcn.vs_pyg",
+    "step.lightgcn.vs_pyg_csr",
+    "step.lightgcn.vs_recbole",
+    "step.mf.vs_recbole",
+    "evaluate.vs_pyg_example",
+    "evaluate.vs_implicit",
+    "prune.seconds",
+    "prune.memory_ratio",
+    "growth.exponent",
+}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """The benchmarks are not installed: they run from the repository."""
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+
+
+def test_contenders_take_turns_and_a_quick_one_runs_several_times_in_a_turn():
+    from benchmarks.measuring import interleave
+
+    turns = []
+
+    def contender(name, seconds):
+        def run(count):
+            turns.append((name, count))
+            return seconds
+
+        return run
+
+    runs = {"slow": contender("slow", 1.0), "quick": contender("quick", 0.05)}
+    times = interleave(runs, repeats=2)
+    assert times == {"slow": [1.0, 1.0], "quick": [0.05, 0.05]}
+    warm_up = [("slow", 1), ("quick", 1), ("quick", 1)]
+    assert turns == warm_up + [("slow", 1), ("quick", 4)] * 2
+
+
+def test_a_peer_that_fails_midway_leaves_the_race_and_the_first_ends_it():
+    from benchmarks.measuring import NotMeasured, interleave
+
+    answers = iter([1.0, 1.0])
+
+    def failing(count):
+        for seconds in answers:
+            return seconds
+        raise NotMeasured("gone")
+
+    def steady(count):
+        return 1.0
+
+    assert interleave({"ours": steady, "peer": failing}, 3) == {"ours": [1.0] * 3}
+    with pytest.raises(NotMeasured, match="gone"):
+        interleave({"ours": failing, "peer": steady}, 3)
+
+
+def test_a_ratio_is_the_median_of_the_turns_own_ratios():
+    from benchmarks.measuring import compare
+
+    row = compare({"ours": [1.0, 10.0, 2.0], "peer": [5.0, 30.0, 8.0]})
+    assert row["ours"] == 2.0
+    assert row["peer"] == 8.0
+    assert row["vs_peer"] == 4.0
+
+
+def test_time_and_memory_of_a_task():
+    from benchmarks.measuring import Task, measure
+
+    def run(count):
+        assert bytearray(b"x" * 2**26)
+        return {"count": count}
+
+    answer = measure(Task(run, share=100.0), 4)
+    assert 100.0 < answer["seconds"] < 110.0
+    assert answer["peak"] - answer["before"] > 2**25
+    assert answer["figures"] == {"count": 4}
+
+
+def test_the_exponent_is_the_slope_of_the_logarithms():
+    from benchmarks.growth import slope
+
+    assert slope([10, 100, 1000], [1.0, 8.0, 64.0]) == pytest.approx(math.log10(8))
+
+
+def test_a_generated_graph_has_distinct_interactions_in_range():
+    from benchmarks.growth import generate
+
+    count, pairs = generate(3000)
+    assert count == 100
+    assert pairs.min() >= 0
+    assert pairs.max() < count
+    assert pairs.unique(dim=1).size(1) == pairs.size(1) > 2000
+
+
+def test_peers_that_cannot_start_are_reported_with_their_reason(tmp_path, monkeypatch):
+    from benchmarks import contender
+
+    modules = {
+        "absent": ("benchmarks.peers.recbole", "no-such-environment", {}),
+        "broken": ("benchmarks.peers.pyg", None, {}),  # It has no interactions to load.
+    }
+    monkeypatch.setattr(contender, "MODULES", modules)
+    with contender.Contenders(tmp_path, *modules) as contenders:
+        assert "not installed" in contenders.not_measured["absent"]
+        assert "FileNotFoundError" in contenders.not_measured["broken"]
+        with pytest.raises(contender.NotMeasured, match="FileNotFoundError"):
+            contenders.measure("broken", task="step")
+
+
+def test_our_contender_and_pyg_find_the_same(tmp_path, taste_graph):
+    from benchmarks.contender import Contenders
+    from benchmarks.data import Interactions
+
+    Interactions.from_graph(taste_graph).save(tmp_path)
+    with Contenders(tmp_path, "pyg_lth", "pyg") as contenders:
+        ours, theirs = (
+            contenders.measure(name, 2, task="evaluate", dim=4) for name in ("pyg_lth", "pyg")
+        )
+        for name in ("precision", "recall"):
+            assert ours["figures"][name] == pytest.approx(theirs["figures"][name], rel=1e-5)
+        step = {"task": "step", "dim": 4, "batch_size": 64}
+        assert contenders.measure("pyg_lth", 2, **step, model="lightgcn")["seconds"] > 0
+        assert contenders.measure("pyg", 2, **step, adjacency="csr")["seconds"] > 0
+
+
+def test_the_results_file_keeps_parts_of_earlier_runs_and_has_every_ratio(tmp_path):
+    from benchmarks.parts import Part
+    from benchmarks.results import Results
+
+    path = tmp_path / "results" / "machine.json"
+    summary = {"seconds": 1.5, "memory_ratio": 1.25}
+    Results(path).add("prune", Part([], summary), seconds=3.0)
+    row = {"case": {"dim": 32}, "pyg_lth": 1.0, "vs_pyg": 12.0}
+    Results(path).add("evaluate", Part([row], not_measured={"implicit": "why"}), seconds=4.0)
+    content = json.loads(path.read_text())
+    assert content["ratios"].keys() == KEYS
+    measured = {key: value for key, value in content["ratios"].items() if value is not None}
+    assert measured == {
+        "prune.seconds": 1.5,
+        "prune.memory_ratio": 1.25,
+        "evaluate.vs_pyg_example": 12.0,
+    }
+    assert content["schema"] == 1
+    assert content["device"] == "machine"
+    assert content["parts"]["evaluate"]["not_measured"] == {"implicit": "why"}
+    assert all({"date", "commit"} <= part.keys() for part in content["parts"].values())
+    assert [file.name for file in path.parent.iterdir()] == ["machine.json"]
+
+
+def test_the_command_explains_itself():
+    command = [sys.executable, "-m", "benchmarks", "--help"]
+    help_page = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    assert "--only" in help_page
+
+
+def test_the_suite_for_the_gpu_runs_through_on_a_stand_in(monkeypatch, taste_graph):
+    from benchmarks import gpu
+    from benchmarks.data import Interactions
+
+    for name, value in {
+        "DEVICE": "cpu",
+        "REPEATS": 1,
+        "DIMS": (4,),
+        "BATCH_SIZES": (64,),
+        "GROWTH_EDGES": (3000, 6000),
+        "YELP_EDGES": 3000,
+    }.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu.pruning, "ENTRIES", 3200)
+    interactions = Interactions.from_graph(taste_graph)
+    steps = gpu.measure_steps(gpu.ours.to_split(interactions))
+    assert [row["case"]["model"] for row in steps.rows] == ["lightgcn", "mf"]
+    assert {"vs_pyg", "vs_pyg_csr", "memory"} <= steps.rows[0].keys()
+    assert gpu.measure_epoch().rows[0]["case"]["steps"] > 0
+    assert "vs_pyg" in gpu.measure_evaluation(interactions).rows[0]
+    assert gpu.measure_pruning().rows[0]["pyg_lth"] > 0
+    assert gpu.measure_growth().summary.keys() == {"exponent"}
+
+
+def test_without_a_gpu_its_figures_are_not_measured(monkeypatch):
+    from click.testing import CliRunner
+
+    from benchmarks import gpu
+
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    result = CliRunner().invoke(gpu.main, [])
+    assert result.exit_code == 2
+    assert "not measured: torch sees no CUDA device" in result.output
