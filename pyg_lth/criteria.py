@@ -47,7 +47,9 @@ def prune(scores: Tensor, mask: Mask, budgets: Sequence[Budget]) -> Mask:
     Raises:
         InputError: If a score is not finite, or a budget asks for more entries than live.
     """
-    if not all(bool(chunk.isfinite().all()) for chunk in scores.flatten().split(ENTRIES_AT_ONCE)):
+    if not all(
+        bool(chunk.isfinite().all()) for chunk in torch.split(scores.flatten(), ENTRIES_AT_ONCE)
+    ):
         raise InputError(
             "the trained embeddings are not finite, so they cannot be ranked: the training "
             "diverged; lower --lr"
@@ -68,8 +70,8 @@ def _keep_highest(scores: Tensor, alive: Tensor, keep: int) -> None:
         return
     chunks = list(
         zip(
-            scores.float().flatten().split(ENTRIES_AT_ONCE),
-            alive.view(-1).split(ENTRIES_AT_ONCE),
+            torch.split(scores.float().flatten(), ENTRIES_AT_ONCE),
+            torch.split(alive.view(-1), ENTRIES_AT_ONCE),
             strict=True,
         )
     )

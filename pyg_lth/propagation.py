@@ -86,7 +86,7 @@ class Propagation:
             ego = F.embedding(nodes, x)
             return ego * alpha, ego
         # A popular item comes often in a batch. On CUDA the host would have to wait to know it.
-        distinct, place = (nodes, None) if x.is_cuda else nodes.unique(return_inverse=True)
+        distinct, place = (nodes, None) if x.is_cuda else torch.unique(nodes, return_inverse=True)
         out, ego = _PolynomialAt.apply(x, alpha, self._matrix, distinct)  # type: ignore[no-untyped-call]
         return (out, ego) if place is None else (F.embedding(place, out), F.embedding(place, ego))
 

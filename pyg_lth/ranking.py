@@ -83,4 +83,5 @@ def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -
 
 def _norm(x: Tensor) -> Tensor:
     # In double, where no square of a float is lost.
-    return torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64)
+    return norm

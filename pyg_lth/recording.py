@@ -30,7 +30,7 @@ def record(step: Step, tensors: Callable[[], dict[str, Tensor]], batch: Tensor) 
     kept = batch.clone()
     graph = torch.cuda.CUDAGraph()
     try:
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP_STEPS):

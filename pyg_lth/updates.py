@@ -103,7 +103,7 @@ class RowUpdate:
 
     def lookup(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`DenseUpdate.lookup`."""
-        self._rows, inverse = nodes.unique(return_inverse=True)
+        self._rows, inverse = torch.unique(nodes, return_inverse=True)
         self._run(self._rows)
         self._looked_up = self._weight.index_select(0, self._rows).requires_grad_()
         ego = F.embedding(inverse, self._looked_up)

@@ -61,7 +61,7 @@ def naive(users, items, seen, k):
     return lists
 
 
-# Around a group of four users, a panel of sixteen items, and a tile of 96 users by 32 panels.
+# Around a group of four users, a panel of sixteen items, and a tile of 96 users by 8 panels.
 SIZES = [(1, 1, 1), (3, 15, 2), (4, 16, 32), (5, 17, 7), (9, 40, 33), (97, 33, 3), (2, 1100, 5)]
 
 
@@ -126,6 +126,15 @@ def test_scores_that_are_no_number_are_never_ranked(way):
     items = torch.tensor([[1.0, 2.0], [nan, 1.0], [inf, 1.0], [-inf, 1.0], [5.0, 1.0]])
     ranked = rank_items(users, items, in_rows([[], [], [4]]), 5)
     assert ranked.tolist() == [[2, 4, 0, 5, 5], [5, 5, 5, 5, 5], [2, 0, 5, 5, 5]]
+
+
+def test_norms_of_very_small_and_large_embeddings_hide_no_item(way):
+    users, items = distinct(5, 1100, 4)
+    seen = random_seen(5, 1100)
+    expected = naive(users, items, seen, 3)
+    # Powers of two change no score, but the squares of these are nothing and infinity in float.
+    assert rank_items(users * 2.0**75, items * 2.0**-75, in_rows(seen), 3).tolist() == expected
+    assert rank_items(users * 2.0**-75, items * 2.0**75, in_rows(seen), 3).tolist() == expected
 
 
 def test_memory_that_is_not_contiguous_and_other_types_of_float_are_read_right(way):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 # Of each argument the type of its entries, or int or float for a number.
-_NUMBERS = {int: ctypes.c_int64, float: ctypes.c_float}
+_NUMBERS: dict[object, type] = {int: ctypes.c_int64, float: ctypes.c_float}
 _MATRIX = (torch.int64, torch.int32, torch.float32)
 _SIGNATURES: dict[str, tuple[torch.dtype | type[int] | type[float], ...]] = {
     "gather": (*_MATRIX, torch.int64, int, torch.float32, int, int, torch.float32),
