@@ -49,7 +49,7 @@ bench: $(VENV)/developing
 	.bench/$*/bin/python -m pip install --no-deps -r $< >>.bench/$*.log 2>&1
 	touch $@
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt $(wildcard pyg_lth/kernels/*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) torch
 	$(INSTALL) --editable .

@@ -19,6 +19,7 @@ from benchmarks.parts import Part, Setting
 from benchmarks.pruning import measure_pruning
 from benchmarks.results import RATIOS, Results, device_name, ratios
 from benchmarks.search import measure_search
+from benchmarks.several import measure_several
 from benchmarks.step import measure_epochs, measure_steps
 from pyg_lth.datasets import DatasetOptions, load_dataset
 
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[Setting], Part]] = {
     "memory": measure_memory,
     "prune": measure_pruning,
     "growth": measure_growth,
+    "several": measure_several,
     "search": measure_search,
 }
 DETAILS = ("case", "repeats", "figures")

@@ -12,6 +12,9 @@ SCORES_AT_ONCE = 1 << 24
 # Items that the kernel scores at once, its LANES.
 PANEL = 16
 
+# The kernel inserts into sorted lists, which gets slow where they are long.
+LONGEST_NATIVE_LIST = 256
+
 
 @torch.no_grad()
 def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
@@ -21,8 +24,8 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
     the number of items :math:`m`: no item's index, and so a miss to PyG's metrics. (An index of -1
     would be none: they would read it as the last item of the user before.)
 
-    On a CPU this package's kernel does the work where it was compiled, and orders equal scores by
-    the lower index; torch does it elsewhere, and orders them at will.
+    On a CPU this package's kernel ranks lists that are not very long, where it was compiled, and
+    orders equal scores by the lower index; torch does the rest, and orders them at will.
 
     Args:
         users: Embeddings, shape ``[n, dim]``, float.
@@ -34,8 +37,9 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
     Returns:
         Items, int64, shape ``[n, min(k, m)]``.
     """
-    rank = _native if kernels.usable(users.device) else _plain
-    return rank(users, items, seen, min(k, items.size(0)))
+    k = min(k, items.size(0))
+    native = k <= LONGEST_NATIVE_LIST and kernels.usable(users.device)
+    return (_native if native else _plain)(users, items, seen, k)
 
 
 def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:

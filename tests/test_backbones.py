@@ -226,3 +226,8 @@ def test_build_backbone_builds_what_the_settings_name(model, layers):
     assert isinstance(backbone, MF if model == "mf" else LightGCN)
     assert backbone.embedding.weight.shape == (7, 5)
     assert backbone.num_layers == layers
+
+
+def test_layers_without_a_propagation_are_refused():
+    with pytest.raises(ValueError, match="2 layers need a propagation"):
+        LightGCN(4, DIM, num_layers=2).lookup(torch.tensor([0]), None)

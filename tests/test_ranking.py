@@ -114,6 +114,13 @@ def test_plain_chunks_change_nothing(plain, monkeypatch, at_once):
     assert rank_items(users, items, in_rows(seen), 5).tolist() == naive(users, items, seen, 5)
 
 
+def test_long_lists_are_ranked_too(way):
+    users, items = distinct(6, 400, 3)
+    seen = random_seen(6, 400)
+    for k in (256, 257, 500):
+        assert rank_items(users, items, in_rows(seen), k).tolist() == naive(users, items, seen, k)
+
+
 def test_places_without_an_item_hold_the_number_of_items(way):
     users, items = torch.ones(3, 1), torch.tensor([[1.0], [3.0], [2.0]])
     ranked = rank_items(users, items, in_rows([[1], [0, 1, 2], []]), 5)
@@ -128,13 +135,13 @@ def test_scores_that_are_no_number_are_never_ranked(way):
     assert ranked.tolist() == [[2, 4, 0, 5, 5], [5, 5, 5, 5, 5], [2, 0, 5, 5, 5]]
 
 
-def test_norms_of_very_small_and_large_embeddings_hide_no_item(way):
+@pytest.mark.parametrize(("of_users", "of_items"), [(0, -100), (-100, 0), (100, -100), (-100, 100)])
+def test_norms_of_tiny_and_huge_embeddings_hide_no_item(way, of_users, of_items):
     users, items = distinct(5, 1100, 4)
     seen = random_seen(5, 1100)
-    expected = naive(users, items, seen, 3)
-    # Powers of two change no score, but the squares of these are nothing and infinity in float.
-    assert rank_items(users * 2.0**75, items * 2.0**-75, in_rows(seen), 3).tolist() == expected
-    assert rank_items(users * 2.0**-75, items * 2.0**75, in_rows(seen), 3).tolist() == expected
+    # Powers of two change no order, but the squares of these are zero or infinite as floats.
+    scaled = (users * 2.0**of_users, items * 2.0**of_items)
+    assert rank_items(*scaled, in_rows(seen), 3).tolist() == naive(users, items, seen, 3)
 
 
 def test_memory_that_is_not_contiguous_and_other_types_of_float_are_read_right(way):

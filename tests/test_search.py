@@ -270,6 +270,22 @@ def test_selection_on_validation_holds_a_tenth_out_where_there_is_none(
 
 
 @pytest.mark.parametrize("select_on", ["valid", "test"])
+def test_nothing_is_evaluated_twice(small_graph, quick_config, monkeypatch, select_on):
+    evaluated = []
+    evaluate = Evaluator.__call__
+    monkeypatch.setattr(
+        Evaluator, "__call__", lambda self, x: evaluated.append(self) or evaluate(self, x)
+    )
+    config = quick_config(select_on=select_on, max_epochs=4, eval_every=2, patience=9, rounds=1)
+    report = find_tickets(small_graph, config)
+    # Two evaluations in each of two rounds, and popularity; with validation, the same parts on
+    # test for the best state of each round.
+    assert len(evaluated) == (5 if select_on == "test" else 5 + 3)
+    assert len(set(map(id, evaluated))) == (1 if select_on == "test" else 2)
+    assert all(round.test for round in report.rounds)
+
+
+@pytest.mark.parametrize("select_on", ["valid", "test"])
 def test_test_interactions_choose_nothing_unless_asked_to(
     small_graph, quick_config, make_graph, tmp_path, select_on
 ):
