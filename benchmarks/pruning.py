@@ -38,8 +38,8 @@ def measure_pruning(setting: Setting) -> Part:
     """The first round, from a dense table, and the second, each in a fresh process.
 
     The table of float32 weights and the mask stand ready; scores, threshold and the new mask are
-    on top. The summary is the worse of the two rounds. The process is not set up as the command line
-    does it: one that keeps its memory would not show what it needs.
+    on top. The summary is the worse of the two rounds. The process is not set up as the command
+    line does it: one that keeps its memory would not show what it needs.
     """
     rows = []
     for round in (1, 2):

@@ -54,11 +54,11 @@ class LightGCN(nn.LightGCN):  # type: ignore[misc]
             ``[n, embedding_dim]``.
         """
         weight = self.embedding.weight
-        if self.num_layers == 0:
+        if propagation is None:
+            if self.num_layers:
+                raise ValueError(f"{self.num_layers} layers need a propagation to look up through")
             ego = F.embedding(nodes, weight)
             return ego, ego
-        if propagation is None:
-            raise ValueError(f"{self.num_layers} layers need a propagation to look up through")
         return propagation.combine_layers_at(nodes, weight, self.alpha)
 
 
