@@ -13,6 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import cumsum
 
 from pyg_lth import kernels
+from pyg_lth.batches import DistinctNodes, add_up
 from pyg_lth.config import PropagationName
 from pyg_lth.errors import InputError
 
@@ -51,6 +52,7 @@ class Propagation:
         scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self.num_nodes = num_nodes
         self.backend = backend
+        self._distinct = DistinctNodes(num_nodes)
         self._matrix = BACKENDS[backend](row, col, scale[row] * scale[col], cumsum(degree))
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -85,10 +87,12 @@ class Propagation:
         if alpha.numel() == 1:
             ego = F.embedding(nodes, x)
             return ego * alpha, ego
-        # A popular item comes often in a batch. On CUDA the host would have to wait to know it.
-        distinct, place = (nodes, None) if x.is_cuda else torch.unique(nodes, return_inverse=True)
-        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, distinct)  # type: ignore[no-untyped-call]
-        return (out, ego) if place is None else (F.embedding(place, out), F.embedding(place, ego))
+        # On CUDA the host would have to wait to know which come twice.
+        place = None
+        if not x.is_cuda:
+            nodes, place = self._distinct.find(nodes)
+        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, place)  # type: ignore[no-untyped-call]
+        return out, ego
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_nodes={self.num_nodes}, backend={self.backend!r})"
@@ -138,14 +142,14 @@ def _horner(x: Tensor, alpha: Tensor, matrix: Matrix) -> Tensor:
 
 
 class _PolynomialAt(torch.autograd.Function):
-    """Some rows of the polynomial, and of its argument."""
+    """Some rows of the polynomial and of its argument, each put in all its places in the batch."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix, nodes: Tensor
+        ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix, nodes: Tensor, place: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         ctx.matrix, ctx.num_nodes = matrix, x.size(0)
-        ctx.save_for_backward(alpha, nodes)
+        ctx.save_for_backward(alpha, nodes, place)
 
         def combine(x: Tensor) -> Tensor:
             out = x.index_select(0, nodes).mul_(alpha[0])
@@ -154,12 +158,15 @@ class _PolynomialAt(torch.autograd.Function):
                 out.addcmul_(x.index_select(0, nodes), weight)
             return out.addcmul_(matrix.product_at(nodes, x), alpha[-1])
 
-        return _by_columns(combine, x), x.index_select(0, nodes)
+        out, ego = _by_columns(combine, x), x.index_select(0, nodes)
+        if place is not None:
+            out, ego = out.index_select(0, place), ego.index_select(0, place)
+        return out, ego
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
-        alpha, nodes = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        alpha, nodes, place = ctx.saved_tensors
         matrix: Matrix = ctx.matrix
 
         def combine(grad_out: Tensor, grad_ego: Tensor) -> Tensor:
@@ -168,7 +175,9 @@ class _PolynomialAt(torch.autograd.Function):
                 grad = matrix.product(grad.index_add_(0, nodes, grad_out * weight))
             return grad.index_add_(0, nodes, grad_ego.addcmul(grad_out, alpha[0]))
 
-        return _by_columns(combine, *grad_outputs), None, None, None
+        if place is not None:
+            grad_outputs = tuple(add_up(grad, place, nodes.numel()) for grad in grad_outputs)
+        return _by_columns(combine, *grad_outputs), None, None, None, None
 
 
 def _by_columns(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:

@@ -3,11 +3,11 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_lth import kernels
 from pyg_lth.backbones import LightGCN
+from pyg_lth.batches import DistinctNodes, add_up
 from pyg_lth.masks import Mask, apply_mask
 from pyg_lth.propagation import Propagation
 
@@ -97,17 +97,17 @@ class RowUpdate:
         self._lr = lr
         self._mean, self._square = (torch.zeros_like(self._weight) for _ in range(2))
         self._done = torch.zeros(self._weight.size(0), dtype=torch.int32)
+        self._distinct = DistinctNodes(self._weight.size(0))
         self._scales = torch.empty(2, STEPS_BEHIND)
         self._settled = 0  # steps at which all rows were last up to date
         self._steps = 0  # steps since then
 
     def lookup(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`DenseUpdate.lookup`."""
-        self._rows, inverse = torch.unique(nodes, return_inverse=True)
+        self._rows, self._place = self._distinct.find(nodes)
         self._run(self._rows)
-        self._looked_up = self._weight.index_select(0, self._rows).requires_grad_()
-        ego = F.embedding(inverse, self._looked_up)
-        return ego, ego
+        self._looked_up = self._weight.index_select(0, nodes).requires_grad_()
+        return self._looked_up, self._looked_up
 
     def apply(self, loss: Tensor) -> None:
         """As :meth:`DenseUpdate.apply`."""
@@ -115,7 +115,8 @@ class RowUpdate:
         step = self._settled + self._steps + 1
         self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
         self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
-        self._run(self._rows, gradient * self._living.index_select(0, self._rows))
+        gradient = add_up(gradient, self._place, self._rows.numel())
+        self._run(self._rows, gradient.mul_(self._living.index_select(0, self._rows)))
         self._steps += 1
         if self._steps == STEPS_BEHIND:
             self.settle()
