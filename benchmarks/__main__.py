@@ -10,12 +10,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.data import Interactions
+from benchmarks import ours
+from benchmarks.data import Interactions, save_embedding
 from benchmarks.evaluate import measure_evaluation
 from benchmarks.growth import measure_growth
 from benchmarks.measuring import NotMeasured
 from benchmarks.memory import measure_memory
-from benchmarks.parts import Part, Setting
+from benchmarks.parts import EMBEDDINGS, TRAINED_EPOCHS, Part, Setting
 from benchmarks.pruning import measure_pruning
 from benchmarks.results import RATIOS, Results, device_name, ratios
 from benchmarks.search import measure_search
@@ -45,8 +46,7 @@ def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     console = Console()
     results = Results(Path(__file__).parent / "results" / f"{device_name()}.json")
     with tempfile.TemporaryDirectory() as folder:
-        gowalla = load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
-        Interactions.from_graph(gowalla).save(Path(folder))
+        prepare(root, Path(folder))
         setting = Setting(root, Path(folder), repeats)
         for name in only or PARTS:
             start = time.perf_counter()
@@ -62,6 +62,23 @@ def main(root: str, only: tuple[str, ...], repeats: int) -> None:
         table.add_row(key, _text(value), f"{relation} {floor}")
     console.print(table)
     console.print(f"written: {results.path}", soft_wrap=True)
+
+
+def prepare(root: str, folder: Path) -> None:
+    """Save Gowalla's interactions, and embeddings to rank by, for the contenders."""
+    interactions = Interactions.from_graph(
+        load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
+    )
+    interactions.save(folder)
+    split = ours.to_split(interactions)
+    for name in EMBEDDINGS:
+        kind, _, dim = name.partition("-")
+        if kind == "random":
+            embedding = interactions.random_embedding(int(dim))
+        else:
+            bench = ours.prepare(split, model=kind, dim=int(dim))
+            embedding = ours.trained_embedding(bench, TRAINED_EPOCHS).numpy()
+        save_embedding(folder, name, embedding)
 
 
 def show(console: Console, name: str, part: dict[str, Any]) -> None:

@@ -37,7 +37,18 @@ class Interactions(NamedTuple):
             parts = {name: saved[name] for name in cls._fields}
         return cls(int(parts["num_users"]), int(parts["num_items"]), parts["train"], parts["test"])
 
-    def embedding(self, dim: int) -> npt.NDArray[np.float32]:
-        """Random embeddings of users then items, the same for every contender."""
+    def random_embedding(self, dim: int) -> npt.NDArray[np.float32]:
+        """Random embeddings of users then items."""
         random = np.random.default_rng(0)
         return random.standard_normal((self.num_users + self.num_items, dim), dtype=np.float32)
+
+
+def load_embedding(folder: str | Path, name: str) -> npt.NDArray[np.float32]:
+    """Embeddings of users then items that were saved under a name, for every contender."""
+    embedding: npt.NDArray[np.float32] = np.load(Path(folder) / f"{name}.npy")
+    return embedding
+
+
+def save_embedding(folder: Path, name: str, embedding: npt.NDArray[np.float32]) -> None:
+    """Save embeddings for :func:`load_embedding`."""
+    np.save(folder / f"{name}.npy", embedding)

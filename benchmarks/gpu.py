@@ -81,7 +81,7 @@ def measure_evaluation(interactions: Interactions) -> Part:
     split = ours.to_split(interactions).to(torch.device(DEVICE))
     rows = []
     for dim in DIMS:
-        embedding = torch.from_numpy(interactions.embedding(dim)).to(DEVICE)
+        embedding = torch.from_numpy(interactions.random_embedding(dim)).to(DEVICE)
         tasks = {
             "pyg_lth": partial(ours.evaluation, split, embedding),
             "pyg": partial(pyg.evaluation, split.num_users, split.train, split.test, embedding),

@@ -8,7 +8,7 @@ from benchmarks.parts import Part, Setting
 
 STEP = {"task": "step", "dim": 32, "batch_size": 2048}
 LIGHTGCN, MF = {**STEP, "model": "lightgcn"}, {**STEP, "model": "mf"}
-EVALUATE = {"task": "evaluate", "dim": 32}
+EVALUATE = {"task": "evaluate", "embedding": "random-32"}
 CASES: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "step of lightgcn": {
         "pyg_lth": ("pyg_lth", LIGHTGCN),

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from benchmarks.contender import serve
-from benchmarks.data import Interactions
+from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
 from pyg_lth import process
 from pyg_lth.config import TrainConfig
@@ -82,6 +82,18 @@ def training_epoch(bench: Workbench) -> Task:
     return Task(run)
 
 
+def trained_embedding(bench: Workbench, epochs: int) -> Tensor:
+    """What an evaluation ranks by after some epochs, shape ``[num_nodes, dim]``."""
+    initial = bench.initialize()
+    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
+    source = torch.Generator(bench.device).manual_seed(0)
+    for _ in range(epochs):
+        for batch in bench.sampler.epoch(source):
+            training.step(*batch)
+    with torch.no_grad():
+        return training.model.get_embedding(bench.propagation)
+
+
 def evaluation(split: InteractionSplit, embedding: Tensor) -> Task:
     """Rank all items for all users with test items: precision, recall and NDCG at 20."""
     evaluator = Evaluator(split, "test", 20)
@@ -99,12 +111,11 @@ def main() -> None:
     interactions = Interactions.load(sys.argv[1])
     split = to_split(interactions)
 
-    def build(task: str, dim: int, **case: Any) -> Task:
+    def build(task: str, **case: Any) -> Task:
         if task == "evaluate":
-            return evaluation(split, torch.from_numpy(interactions.embedding(dim)))
-        return {"step": training_step, "epoch": training_epoch}[task](
-            prepare(split, dim=dim, **case)
-        )
+            embedding = load_embedding(sys.argv[1], case["embedding"])
+            return evaluation(split, torch.from_numpy(embedding))
+        return {"step": training_step, "epoch": training_epoch}[task](prepare(split, **case))
 
     serve(build, "pyg-lth", "torch")
 

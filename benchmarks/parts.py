@@ -7,6 +7,9 @@ from typing import Any
 # What the ratios refer to, and what else is measured.
 DIMS = (32, 64, 128)
 BATCH_SIZES = (2048, 8192)
+# What is ranked by: a backbone at its first evaluation, or random numbers, and their dimension.
+TRAINED_EPOCHS = 5
+EMBEDDINGS = ("lightgcn-32", "mf-32", "random-32", "random-128")
 
 
 @dataclasses.dataclass(frozen=True)

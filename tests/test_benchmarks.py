@@ -118,12 +118,15 @@ def test_peers_that_cannot_start_are_reported_with_their_reason(tmp_path, monkey
 
 def test_our_contender_and_pyg_find_the_same(tmp_path, taste_graph):
     from benchmarks.contender import Contenders
-    from benchmarks.data import Interactions
+    from benchmarks.data import Interactions, save_embedding
 
-    Interactions.from_graph(taste_graph).save(tmp_path)
+    interactions = Interactions.from_graph(taste_graph)
+    interactions.save(tmp_path)
+    save_embedding(tmp_path, "any", interactions.random_embedding(4))
     with Contenders(tmp_path, "pyg_lth", "pyg") as contenders:
         ours, theirs = (
-            contenders.measure(name, 2, task="evaluate", dim=4) for name in ("pyg_lth", "pyg")
+            contenders.measure(name, 2, task="evaluate", embedding="any")
+            for name in ("pyg_lth", "pyg")
         )
         for name in ("precision", "recall"):
             assert ours["figures"][name] == pytest.approx(theirs["figures"][name], rel=1e-5)
@@ -139,7 +142,7 @@ def test_the_results_file_keeps_parts_of_earlier_runs_and_has_every_ratio(tmp_pa
     path = tmp_path / "results" / "machine.json"
     summary = {"seconds": 1.5, "memory_ratio": 1.25}
     Results(path).add("prune", Part([], summary), seconds=3.0)
-    row = {"case": {"dim": 32}, "pyg_lth": 1.0, "vs_pyg": 12.0}
+    row = {"case": {"embedding": "lightgcn-32"}, "pyg_lth": 1.0, "vs_pyg": 12.0}
     Results(path).add("evaluate", Part([row], not_measured={"implicit": "why"}), seconds=4.0)
     content = json.loads(path.read_text())
     assert content["ratios"].keys() == KEYS

@@ -14,7 +14,7 @@ from implicit.evaluation import ranking_metrics_at_k
 from scipy.sparse import csr_matrix
 
 from benchmarks.contender import serve
-from benchmarks.data import Interactions
+from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
 
 THREADS = len(os.sched_getaffinity(0))
@@ -30,7 +30,7 @@ def main() -> None:
 
     train, test = matrix(interactions.train), matrix(interactions.test)
 
-    def build(task: str, dim: int) -> Task:
+    def build(task: str, dim: int = 0, embedding: str = "") -> Task:
         model = BayesianPersonalizedRanking(factors=dim, num_threads=THREADS)
 
         def epochs(count: int) -> None:
@@ -46,8 +46,8 @@ def main() -> None:
 
         if task == "epoch":
             return Task(epochs)
-        embedding = interactions.embedding(dim)
-        model.user_factors, model.item_factors = embedding[:num_users], embedding[num_users:]
+        factors = load_embedding(sys.argv[1], embedding)
+        model.user_factors, model.item_factors = factors[:num_users], factors[num_users:]
         return Task(evaluate)
 
     serve(build, "implicit", "numpy", "scipy")

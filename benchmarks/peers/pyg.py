@@ -12,7 +12,7 @@ from torch_geometric.utils import degree
 
 from benchmarks import ours
 from benchmarks.contender import serve
-from benchmarks.data import Interactions
+from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
 from pyg_lth.training import Workbench
 
@@ -99,12 +99,12 @@ def main() -> None:
     interactions = Interactions.load(sys.argv[1])
     split = ours.to_split(interactions)
 
-    def build(task: str, dim: int, **case: Any) -> Task:
+    def build(task: str, **case: Any) -> Task:
         if task == "evaluate":
-            embedding = torch.from_numpy(interactions.embedding(dim))
+            embedding = torch.from_numpy(load_embedding(sys.argv[1], case["embedding"]))
             return evaluation(split.num_users, split.train, split.test, embedding)
         # MF has no propagation, so that only the sampler is prepared.
-        bench = ours.prepare(split, model="mf", dim=dim, batch_size=case["batch_size"])
+        bench = ours.prepare(split, model="mf", dim=case["dim"], batch_size=case["batch_size"])
         return training_step(bench, case["adjacency"])
 
     serve(build, "torch-geometric", "torch")
