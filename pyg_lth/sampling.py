@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import cumsum
 
+from pyg_lth import kernels
 from pyg_lth.errors import InputError
 from pyg_lth.splits import InteractionSplit
 
@@ -56,12 +57,26 @@ class TripletSampler:
         uniform = torch.rand(
             3, size, generator=generator, device=self._item.device, dtype=torch.float64
         )
+        return (self._native if kernels.usable(uniform.device) else self._plain)(uniform)
+
+    def _plain(self, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         user = self._users[(uniform[0] * self._users.numel()).long()]
         degree, start = self._degree[user], self._start[user]
         positive = self._item[start + (uniform[1] * degree).long()]
         rank = (uniform[2] * (self._num_items - degree)).long()
         below = torch.searchsorted(self._missing_before, user * self._num_items + rank, right=True)
         return user, positive, rank + below - start
+
+    def _native(self, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        triplets = self._item.new_empty(uniform.shape)
+        kernels.call(
+            "draw",
+            *(uniform, uniform.size(1), self._users, self._users.numel()),
+            *(self._start, self._item, self._missing_before, self._num_items),
+            *triplets,
+        )
+        user, positive, negative = triplets
+        return user, positive, negative
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield the batches of one epoch: as many triplets as train edges, the last batch filled.

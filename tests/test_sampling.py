@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pyg_lth import InputError, sampling
+from pyg_lth import InputError, kernels, sampling
 from pyg_lth.sampling import TripletSampler
 from pyg_lth.splits import InteractionSplit
 
@@ -22,6 +22,14 @@ LIKED = {
 }
 ELIGIBLE = [0, 2, 4, 5, 6]
 LACKED = {user: [i for i in range(NUM_ITEMS) if i not in items] for user, items in LIKED.items()}
+
+
+@pytest.fixture(params=["native", "plain"], autouse=True)
+def way(request, monkeypatch):
+    if request.param == "plain":
+        monkeypatch.setattr(kernels, "usable", lambda device: False)
+    elif kernels.library() is None:
+        pytest.skip("the kernels are not compiled")
 
 
 @pytest.fixture
@@ -186,3 +194,11 @@ def test_a_graph_too_large_for_a_dense_matrix_is_sampled():
     known = train[0] * num_items + train[1]
     assert torch.isin(user * num_items + positive, known).all()
     assert not torch.isin(user * num_items + negative, known).any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_ways_draw_the_same_triplets(seed):
+    sampler = TripletSampler(random_split(seed), batch_size=1)
+    uniform = torch.rand(3, 5000, dtype=torch.float64)
+    for native, plain in zip(sampler._native(uniform), sampler._plain(uniform), strict=True):
+        assert torch.equal(native, plain)
