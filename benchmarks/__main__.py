@@ -88,7 +88,10 @@ def show(console: Console, name: str, part: dict[str, Any]) -> None:
         for row in part["rows"]
     ]
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    table = Table(*columns, title=f"{name} ({part['took']:.0f} s)")
+    # Ten columns have to fit into eighty characters.
+    table = Table(box=None, padding=(0, 1, 0, 0), title=f"{name} ({part['took']:.0f} s)")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
     if rows:
@@ -102,7 +105,7 @@ def show(console: Console, name: str, part: dict[str, Any]) -> None:
 def _text(value: float | None) -> str:
     if value is None:
         return "not measured"
-    return f"{value / 2**20:,.0f} MiB" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value / 2**20:,.0f} MiB" if isinstance(value, int) else f"{value:.3g}"
 
 
 if __name__ == "__main__":
