@@ -61,7 +61,7 @@ def test_every_rank_gives_the_item_that_a_naive_loop_gives(split, monkeypatch):
                     )
                 )
                 expected.append((user, positive, negative))
-    fixed = torch.tensor(uniform, dtype=torch.float64).t()
+    fixed = torch.tensor(uniform, dtype=torch.float64).t().contiguous()
     sampler = TripletSampler(split, batch_size=4)
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: fixed)
     drawn = torch.stack(sampler.sample(len(uniform), generator()), dim=1).tolist()
@@ -196,9 +196,10 @@ def test_a_graph_too_large_for_a_dense_matrix_is_sampled():
     assert not torch.isin(user * num_items + negative, known).any()
 
 
+@pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
 @pytest.mark.parametrize("seed", range(3))
 def test_both_ways_draw_the_same_triplets(seed):
-    sampler = TripletSampler(random_split(seed), batch_size=1)
+    sampler = TripletSampler(random_split(seed)[0], batch_size=1)
     uniform = torch.rand(3, 5000, dtype=torch.float64)
     for native, plain in zip(sampler._native(uniform), sampler._plain(uniform), strict=True):
         assert torch.equal(native, plain)
