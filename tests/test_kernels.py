@@ -332,3 +332,14 @@ def test_the_sources_compile_without_a_warning(source, tmp_path):
 
 def test_there_are_sources_to_compile():
     assert "propagation.c" in [source.name for source in SOURCES]
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
+def test_kernels_older_than_the_package_are_told_on(monkeypatch):
+    kernels.library.cache_clear()
+    monkeypatch.setitem(kernels._SIGNATURES, "newer", (int,))
+    try:
+        with pytest.raises(InputError, match="lack 'newer', they are older than the package"):
+            kernels.library()
+    finally:
+        kernels.library.cache_clear()

@@ -11,6 +11,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from pyg_lth.errors import InputError
+
 # Of each argument the type of its entries, or int or float for a number.
 _NUMBERS: dict[object, type] = {int: ctypes.c_int64, float: ctypes.c_float}
 _MATRIX = (torch.int64, torch.int32, torch.float32)
@@ -36,7 +38,11 @@ _SIGNATURES: dict[str, tuple[torch.dtype | type[int] | type[float], ...]] = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, :obj:`None` where there are none."""
+    """Return the compiled kernels, :obj:`None` where there are none.
+
+    Raises:
+        InputError: If they were compiled from an older state of the package.
+    """
     found = importlib.util.find_spec("pyg_lth.kernels.compiled")
     if found is None or found.origin is None:
         return None
@@ -45,7 +51,12 @@ def library() -> ctypes.CDLL | None:
     except OSError:
         return None
     for name, kinds in _SIGNATURES.items():
-        function = getattr(compiled, name)
+        function = getattr(compiled, name, None)
+        if function is None:
+            raise InputError(
+                f"the compiled kernels lack {name!r}, they are older than the package: install it "
+                "again, in a checkout with: pip install --editable ."
+            )
         function.argtypes = [_NUMBERS.get(kind, ctypes.c_void_p) for kind in kinds]
         function.restype = None
     return compiled
