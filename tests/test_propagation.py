@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyg_lth import InputError, Propagation, kernels
-from pyg_lth.propagation import BACKENDS, Matrix
+from pyg_lth.propagation import BACKENDS, Matrix, _PolynomialAt
 
 
 @pytest.fixture(params=BACKENDS)
@@ -292,3 +292,21 @@ def test_scatter_without_torch_scatter_names_the_remedy(joint_edges, monkeypatch
 def test_repr_names_nodes_and_backend(joint_edges, backend):
     propagation = Propagation(joint_edges(6, 4, 12, seed=0), 10, backend)
     assert repr(propagation) == f"Propagation(num_nodes=10, backend={backend!r})"
+
+
+def test_nodes_that_come_twice_need_not_be_known(joint_edges, backend):
+    # As on CUDA, where the host would have to wait to know them.
+    propagation = Propagation(joint_edges(6, 4, 12, seed=0), 10, backend)
+    nodes, alpha = torch.tensor([3, 9, 3, 0, 3]), torch.tensor([0.5, -1.0, 2.0])
+    direction = torch.randn(2, 5, 4)
+    results = []
+    for at in (
+        propagation.combine_layers_at,
+        lambda nodes, x, alpha: _PolynomialAt.apply(x, alpha, propagation._matrix, nodes, None),
+    ):
+        x = torch.arange(40.0).view(10, 4).requires_grad_()
+        out = torch.stack(at(nodes, x, alpha))
+        (out * direction).sum().backward()
+        results.append((out, x.grad))
+    for known, unknown in zip(*results, strict=True):
+        torch.testing.assert_close(unknown, known)
