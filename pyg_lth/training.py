@@ -10,14 +10,14 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from pyg_lth import losses, seeding
+from pyg_lth import losses, recording, seeding
 from pyg_lth.backbones import LightGCN, build_backbone
 from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation import Evaluator, Metrics
 from pyg_lth.masks import Mask
 from pyg_lth.propagation import Propagation
-from pyg_lth.recording import Step, record
+from pyg_lth.recording import Step
 from pyg_lth.sampling import TripletSampler
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.updates import build_update
@@ -161,7 +161,7 @@ class Training:
         if self.bench.device.type != "cuda":
             return self.step
         batch = torch.zeros(3, self.bench.sampler.batch_size, dtype=torch.long)
-        return record(self.step, self.tensors, batch.to(self.bench.device))
+        return recording.record(self.step, self.tensors, batch.to(self.bench.device))
 
     def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
         config, progress = self.bench.config, self.progress

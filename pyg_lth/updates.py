@@ -93,7 +93,7 @@ class RowUpdate:
 
     def __init__(self, model: LightGCN, mask: Mask, lr: float):
         self._weight = apply_mask(model, mask).detach()
-        self._living = mask.table.to(self._weight.dtype)
+        self._living = model.embedding.get_buffer("parametrizations.weight.0.mask")
         self._lr = lr
         self._mean, self._square = (torch.zeros_like(self._weight) for _ in range(2))
         self._done = torch.zeros(self._weight.size(0), dtype=torch.int32)

@@ -70,18 +70,6 @@ void gather(
     }
 }
 
-static int64_t first_not_below(const int32_t *col, int64_t begin, int64_t end, int64_t node)
-{
-    while (begin < end) {
-        int64_t middle = begin + (end - begin) / 2;
-        if (col[middle] < node)
-            begin = middle + 1;
-        else
-            end = middle;
-    }
-    return begin;
-}
-
 EVERY_REGISTER_WIDTH
 void scatter_to(
     const int64_t *rowptr, const int32_t *col, const float *weight, const int64_t *rows,
@@ -91,7 +79,7 @@ void scatter_to(
     memset(out + first * dim, 0, (last - first) * dim * sizeof(float));
     for (int64_t i = 0; i < num_rows; i++) {
         int64_t end = rowptr[rows[i] + 1];
-        int64_t e = first_not_below(col, rowptr[rows[i]], end, first);
+        int64_t e = FIRST_NOT_BELOW(col, rowptr[rows[i]], end, first);
         const float *row = x + i * dim;
         for (; e < end && col[e] < last; e++) {
             float *sum = out + col[e] * dim;
@@ -116,15 +104,9 @@ void scatter(
     {
         int64_t parts = omp_get_num_threads(), part = omp_get_thread_num(), bounds[2];
         for (int side = 0; side < 2; side++) {
-            int64_t edges = rowptr[num_nodes] / parts * (part + side), low = 0, high = num_nodes;
-            while (low < high) {
-                int64_t middle = low + (high - low) / 2;
-                if (rowptr[middle] < edges)
-                    low = middle + 1;
-                else
-                    high = middle;
-            }
-            bounds[side] = part + side == parts ? num_nodes : low;
+            int64_t edges = rowptr[num_nodes] / parts * (part + side);
+            int64_t row = FIRST_NOT_BELOW(rowptr, 0, num_nodes, edges);
+            bounds[side] = part + side == parts ? num_nodes : row;
         }
         scatter_to(
             rowptr, col, weight, rows, num_rows, bounds[0], bounds[1], x, dim, ahead, beyond_cache,

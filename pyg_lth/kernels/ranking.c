@@ -21,16 +21,8 @@ static inline __attribute__((always_inline)) int all_negative(const signs *value
 
 static int is_seen(const int64_t *seen, int64_t begin, int64_t end, int64_t item)
 {
-    while (begin < end) {
-        int64_t middle = begin + (end - begin) / 2;
-        if (seen[middle] == item)
-            return 1;
-        if (seen[middle] < item)
-            begin = middle + 1;
-        else
-            end = middle;
-    }
-    return 0;
+    int64_t place = FIRST_NOT_BELOW(seen, begin, end, item);
+    return place < end && seen[place] == item;
 }
 
 /* Whether an item comes before another: by its score, and where they are equal by its index. */

@@ -11,16 +11,10 @@ void draw(
         int64_t mine = users[(int64_t)(uniform[i] * num_users)];
         int64_t first = start[mine], degree = start[mine + 1] - first;
         int64_t rank = uniform[2 * size + i] * (num_items - degree);
-        int64_t low = first, high = first + degree;
-        while (low < high) {
-            int64_t middle = low + (high - low) / 2;
-            if (missing_before[middle] <= mine * num_items + rank)
-                low = middle + 1;
-            else
-                high = middle;
-        }
+        int64_t below = FIRST_NOT_BELOW(
+            missing_before, first, first + degree, mine * num_items + rank + 1);
         user[i] = mine;
         positive[i] = item[first + (int64_t)(uniform[size + i] * degree)];
-        negative[i] = rank + low - first;
+        negative[i] = rank + below - first;
     }
 }
