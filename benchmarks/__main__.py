@@ -11,18 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import ours
-from benchmarks.data import Interactions, save_embedding
 from benchmarks.evaluate import measure_evaluation
 from benchmarks.growth import measure_growth
 from benchmarks.measuring import NotMeasured
 from benchmarks.memory import measure_memory
-from benchmarks.parts import EMBEDDINGS, TRAINED_EPOCHS, Part, Setting
+from benchmarks.parts import Part, Setting
 from benchmarks.pruning import measure_pruning
 from benchmarks.results import RATIOS, Results, device_name, ratios
 from benchmarks.search import measure_search
 from benchmarks.several import measure_several
 from benchmarks.step import measure_epochs, measure_steps
-from pyg_lth.datasets import DatasetOptions, load_dataset
 
 PARTS: dict[str, Callable[[Setting], Part]] = {
     "step": measure_steps,
@@ -46,7 +44,7 @@ def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     console = Console()
     results = Results(Path(__file__).parent / "results" / f"{device_name()}.json")
     with tempfile.TemporaryDirectory() as folder:
-        prepare(root, Path(folder))
+        ours.load_gowalla(root).save(Path(folder))
         setting = Setting(root, Path(folder), repeats)
         for name in only or PARTS:
             start = time.perf_counter()
@@ -64,23 +62,6 @@ def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     console.print(f"written: {results.path}", soft_wrap=True)
 
 
-def prepare(root: str, folder: Path) -> None:
-    """Save Gowalla's interactions, and embeddings to rank by, for the contenders."""
-    interactions = Interactions.from_graph(
-        load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
-    )
-    interactions.save(folder)
-    split = ours.to_split(interactions)
-    for name in EMBEDDINGS:
-        kind, _, dim = name.partition("-")
-        if kind == "random":
-            embedding = interactions.random_embedding(int(dim))
-        else:
-            bench = ours.prepare(split, model=kind, dim=int(dim))
-            embedding = ours.trained_embedding(bench, TRAINED_EPOCHS).numpy()
-        save_embedding(folder, name, embedding)
-
-
 def show(console: Console, name: str, part: dict[str, Any]) -> None:
     """Print one part: times in seconds, what ends in MiB is memory, `vs_` are ratios."""
     rows = [
@@ -90,8 +71,11 @@ def show(console: Console, name: str, part: dict[str, Any]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     # Ten columns have to fit into eighty characters.
     table = Table(box=None, padding=(0, 1, 0, 0), title=f"{name} ({part['took']:.0f} s)")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    for position, column in enumerate(columns):
+        # Names stand in the first one, and are not to be broken.
+        table.add_column(
+            column.replace("_", " "), overflow="fold", min_width=10 if position == 0 else None
+        )
     for row in rows:
         table.add_row(*(str(row.get(column, "")) for column in columns))
     if rows:

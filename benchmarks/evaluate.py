@@ -1,10 +1,26 @@
 """Part 2: the evaluation of all users of Gowalla, from the same embeddings."""
 
+from pathlib import Path
 from typing import Any
 
+from benchmarks import ours
 from benchmarks.contender import Contenders
+from benchmarks.data import Interactions, save_embedding
 from benchmarks.measuring import compare, interleave
-from benchmarks.parts import EMBEDDINGS, Part, Setting
+from benchmarks.parts import EMBEDDINGS, TRAINED_EPOCHS, Part, Setting
+
+
+def save_embeddings(folder: Path, *names: str) -> None:
+    """Save some of ``EMBEDDINGS`` for the contenders."""
+    interactions = Interactions.load(folder)
+    for name in names:
+        kind, _, dim = name.partition("-")
+        if kind == "random":
+            embedding = interactions.random_embedding(int(dim))
+        else:
+            bench = ours.prepare(ours.to_split(interactions), model=kind, dim=int(dim))
+            embedding = ours.trained_embedding(bench, TRAINED_EPOCHS).numpy()
+        save_embedding(folder, name, embedding)
 
 
 def measure_evaluation(setting: Setting) -> Part:
@@ -16,6 +32,7 @@ def measure_evaluation(setting: Setting) -> Part:
     PyG's example has precision and recall, implicit has precision (of its own), MAP, NDCG and AUC.
     What the contenders find is kept beside their times: recall and NDCG must be the same.
     """
+    save_embeddings(setting.folder, *EMBEDDINGS)
     rows = []
     names = ("pyg_lth", "pyg", "implicit")
     with Contenders(setting.folder, *names) as contenders:

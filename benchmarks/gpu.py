@@ -120,9 +120,7 @@ def main(root: str) -> None:
     if not torch.cuda.is_available():
         raise click.UsageError("not measured: torch sees no CUDA device here")
     process.tune()
-    interactions = Interactions.from_graph(
-        load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
-    )
+    interactions = ours.load_gowalla(root)
     split = ours.to_split(interactions)
     results = Results(Path(__file__).parent / "results" / f"{device_name('cuda')}.json")
     console = Console()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks.contender import Contenders
+from benchmarks.evaluate import save_embeddings
 from benchmarks.measuring import NotMeasured
 from benchmarks.parts import Part, Setting
 
@@ -27,6 +28,7 @@ def measure_memory(setting: Setting) -> Part:
     That counts model, optimizer and adjacency as well as what comes and goes in a step, but not the
     packages and interactions loaded. PyG's steps hold pyg-lth's sampler besides.
     """
+    save_embeddings(setting.folder, EVALUATE["embedding"])
     part = Part([])
     for task, contestants in CASES.items():
         row: dict[str, Any] = {"case": {"task": task}}

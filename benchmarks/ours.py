@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+import click
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -14,6 +15,7 @@ from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
 from pyg_lth import process
 from pyg_lth.config import TrainConfig
+from pyg_lth.datasets import DatasetError, DatasetOptions, load_dataset
 from pyg_lth.evaluation import Evaluator
 from pyg_lth.masks import Mask
 from pyg_lth.splits import InteractionSplit
@@ -21,6 +23,15 @@ from pyg_lth.training import Training, Workbench
 
 Batch = tuple[Tensor, Tensor, Tensor]
 DRAWN = 512
+
+
+def load_gowalla(root: str) -> Interactions:
+    """Gowalla's interactions; where they cannot be had, one line says so."""
+    try:
+        data = load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
+    except DatasetError as error:
+        raise click.UsageError(str(error)) from error
+    return Interactions.from_graph(data)
 
 
 def to_split(interactions: Interactions) -> InteractionSplit:
