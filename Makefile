@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint scatter help-pages bench clean
+.PHONY: demo test lint scatter browser help-pages docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
@@ -25,11 +25,21 @@ scatter: $(VENV)/developing
 	$(INSTALL) setuptools wheel ninja
 	$(INSTALL) --no-build-isolation torch-scatter
 
+# The tests of the page that pyg-lth report --html writes look at it in a browser.
+browser:
+	if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium; \
+	fi
+
 help-pages: $(VENV)/installed
-	for command in "" prune train report datasets "datasets list" "datasets info" \
+	for command in "" prune train sweep report compare plot datasets "datasets list" "datasets info" \
 		"datasets prepare" doctor; do \
 		$(BIN)/pyg-lth $$command --help >/dev/null || exit 1; \
 	done
+
+# The tutorial runs in the build, and a step of it that fails fails the build.
+docs: $(VENV)/documenting
+	$(BIN)/sphinx-build --quiet -W --keep-going docs build/docs
 
 # A peer that cannot be installed is reported as not measured, with the reason in .bench/PEER.log.
 bench: $(VENV)/developing
@@ -59,5 +69,9 @@ $(VENV)/developing: $(VENV)/installed
 	$(INSTALL) --editable ".[dev,plots]"
 	touch $@
 
+$(VENV)/documenting: $(VENV)/installed
+	$(INSTALL) --editable ".[docs]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .bench build docs/generated dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

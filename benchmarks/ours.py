@@ -21,7 +21,6 @@ from pyg_lth.masks import Mask
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import Training, Workbench
 
-Batch = tuple[Tensor, Tensor, Tensor]
 DRAWN = 512
 
 
@@ -47,7 +46,7 @@ def prepare(split: InteractionSplit, device: str = "cpu", **settings: Any) -> Wo
     return Workbench.prepare(split, config, torch.device(device))
 
 
-def draw(bench: Workbench) -> tuple[list[Batch], float]:
+def draw(bench: Workbench) -> tuple[list[Tensor], float]:
     """Draw batches, and say how many seconds each of them took.
 
     The sampler draws many batches in one go, so the time of a step that draws its own batch would
@@ -73,7 +72,7 @@ def training_step(bench: Workbench) -> Task:
 
     def run(count: int) -> None:
         for batch in itertools.islice(source, count):
-            step(*batch)
+            step(batch)
 
     return Task(run, share)
 
@@ -88,7 +87,7 @@ def training_epoch(bench: Workbench) -> Task:
     def run(count: int) -> None:
         for _ in range(count):
             for batch in bench.sampler.epoch(source):
-                step(*batch)
+                step(batch)
 
     return Task(run)
 
@@ -100,7 +99,7 @@ def trained_embedding(bench: Workbench, epochs: int) -> Tensor:
     source = torch.Generator(bench.device).manual_seed(0)
     for _ in range(epochs):
         for batch in bench.sampler.epoch(source):
-            training.step(*batch)
+            training.step(batch)
     with torch.no_grad():
         return training.model.get_embedding(bench.propagation)
 

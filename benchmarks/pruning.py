@@ -24,12 +24,16 @@ def pruning(entries: int, round: int, device: str = "cpu") -> Task:
 
     mask = Mask(Mask.ones(*weight.shape).table.to(device))
     if round > 1:
-        mask = criteria.prune(criteria.magnitude(weight, generator), mask, keep(round - 1))
+        mask = criteria.prune(
+            criteria.magnitude(weight, generator, torch.zeros_like), mask, keep(round - 1)
+        )
         weight *= mask.table
 
     def run(count: int) -> None:
         for _ in range(count):
-            criteria.prune(criteria.magnitude(weight, generator), mask, keep(round))
+            criteria.prune(
+                criteria.magnitude(weight, generator, torch.zeros_like), mask, keep(round)
+            )
 
     return Task(run)
 

@@ -5,10 +5,13 @@ import sys
 import click
 
 from pyg_lth import process
+from pyg_lth.cli.compare import compare
 from pyg_lth.cli.datasets import datasets
 from pyg_lth.cli.doctor import doctor
+from pyg_lth.cli.plot import plot
 from pyg_lth.cli.prune import prune, train
 from pyg_lth.cli.report import report
+from pyg_lth.cli.sweep import sweep
 from pyg_lth.datasets import DatasetError
 from pyg_lth.errors import InputError
 
@@ -25,12 +28,15 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (prune, train, report, datasets, doctor):
+for command in (prune, train, sweep, report, compare, plot, datasets, doctor):
     cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line; the exit code is 0 (done), 2 (bad usage or input) or 130 (Ctrl-C)."""
+    """Run the command line.
+
+    The exit code is 0 (done), 1 (a run of a sweep failed), 2 (bad usage or input) or 130 (Ctrl-C).
+    """
     process.tune()
     try:
         code = cli.main(prog_name="pyg-lth", standalone_mode=False)

@@ -14,7 +14,7 @@ from rich.text import Text
 from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.masks import Mask
 from pyg_lth.report import Popularity, RoundResult
-from pyg_lth.search import Callback
+from pyg_lth.rounds import Callback
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import EpochRecord, Training
 
@@ -51,12 +51,17 @@ class PlainProgress(Callback):
     def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
         """Say what is trained and where the files go."""
         self._config = config
-        self._line(describe(split))
+        self._line(f"seed {config.seed}: {describe(split)}")
         self._line(f"run folder {self._folder}")
 
     def on_popularity(self, popularity: Popularity) -> None:
         """Say how far popularity alone gets."""
         self._line(f"popularity ranking: test {_metrics(popularity.test)}")
+
+    def on_scout_start(self, training: Training, mask: Mask) -> None:
+        """Say that this is no round."""
+        self._line("a training that only finds masks:")
+        self.on_round_start(training, mask)
 
     def on_round_start(self, training: Training, mask: Mask) -> None:
         """Say how much is left to train."""
@@ -99,21 +104,30 @@ class LiveProgress(Callback):
         self._results: list[RoundResult] = []
         self._training: Training | None = None
         self._density = 1.0
+        self._running = ""
 
     def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
         """Keep what the header and the estimate need."""
         self._config = config
         self._rounds = config.rounds if isinstance(config, PruneConfig) else 0
-        self._header = Text(f"{config.model} on {describe(split)}\nrun folder {self._folder}")
+        about = f"{config.model}, seed {config.seed}, on {describe(split)}"
+        self._header = Text(f"{about}\nrun folder {self._folder}")
 
     def on_popularity(self, popularity: Popularity) -> None:
         """Show the ranking that every model has to beat."""
         metrics = popularity.test if self._config.select_on == "test" else popularity.valid
         self._rows.append(self._cells("popular", "", "", "", metrics, ""))
 
+    def on_scout_start(self, training: Training, mask: Mask) -> None:
+        """Show the training as one that only finds masks."""
+        self._show(training, mask, "masks")
+
     def on_round_start(self, training: Training, mask: Mask) -> None:
         """Show the round as the running one."""
-        self._density = mask.density
+        self._show(training, mask, self._name(training.progress.round))
+
+    def _show(self, training: Training, mask: Mask, name: str) -> None:
+        self._density, self._running = mask.density, name
         self._training = training
 
     def on_round_end(self, result: RoundResult) -> None:
@@ -150,7 +164,7 @@ class LiveProgress(Callback):
         spent = sum(record.seconds for record in progress.history) + progress.seconds
         table.add_row(
             *self._cells(
-                self._name(progress.round),
+                self._running,
                 f"{self._density:.2%}",
                 str(progress.epoch + 1),
                 f"{last.loss:.4f}" if last else "",

@@ -1,13 +1,16 @@
 """``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
 
+import functools
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of, read
+from pyg_lth.config import PRESETS, PresetName
 from pyg_lth.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -25,6 +28,13 @@ def run_options(function: Function) -> Function:
             "file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
             help="JSON file of settings; flags take precedence over it.",
+        ),
+        click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            default="honest",
+            show_default=True,
+            help="paper: the authors' protocol (selects on test); file and flags take precedence.",
         ),
         click.option("--resume", type=FOLDER, help="Continue the run in this folder."),
         click.option("--out", type=FOLDER, help="Folder of the new run.  [default: runs/<name>]"),
@@ -56,13 +66,14 @@ def _run(
     out: Path | None,
     resume: Path | None,
     file: Path | None,
+    preset: PresetName,
     print_config: bool,
     as_json: bool,
     quiet: bool,
     **flags: Any,
 ) -> None:
     if resume is None:
-        settings: TrainSettings | PruneSettings = build(form, file, flags)
+        settings: TrainSettings | PruneSettings = build(form, file, flags, preset)
     else:
         settings = _settings_of(resume, out, file, flags)
     if print_config:
@@ -78,14 +89,17 @@ def _run(
     folder = resume or out or Path("runs", _run_name(command, settings))
     chosen = settings.model_dump(include=set(DatasetOptions.model_fields))
     data = load_dataset(DatasetOptions(**chosen))[0]
+    jobs = _jobs(settings)
     try:
-        with choose_progress(folder, quiet) as progress:
+        # Seeds that run side by side have a display of their own.
+        with choose_progress(folder, quiet or jobs > 1) as progress:
             report = find_tickets(
                 data,
                 settings,
                 run_dir=folder,
                 resume=resume is not None,
                 callback=progress,
+                run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
             )
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Continue with: pyg-lth {command} --resume {folder}", err=True)
@@ -94,6 +108,38 @@ def _run(
         click.echo(report.to_json(), nl=False)
     else:
         show(report, folder)
+
+
+def _jobs(settings: TrainSettings | PruneSettings) -> int:
+    """How many seeds to run at a time."""
+    if not isinstance(settings, PruneSettings) or settings.seeds == 1:
+        return 1
+    from pyg_lth.processes import default_jobs
+
+    return min(default_jobs([settings.device]), settings.seeds)
+
+
+def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
+    """Run the seeds of a run in processes of their own."""
+    from pyg_lth.cli.sweep_progress import choose_progress
+    from pyg_lth.processes import Command, run_all
+
+    commands = [
+        Command(
+            folder.name,
+            [sys.executable, "-m", "pyg_lth.cli", "prune", "--resume", str(folder)],
+        )
+        for folder in folders
+    ]
+    title = f"{len(folders)} seeds, {jobs} at a time, run folder {folders[0].parent}"
+    with choose_progress(title, [command.name for command in commands], quiet) as progress:
+        outcomes = run_all(commands, jobs, progress)
+    for name, outcome in outcomes.items():
+        if outcome.code != 0:
+            raise InputError(
+                f"{name} did not end well: {outcome.reason}; what is done is kept: continue with "
+                f"pyg-lth prune --resume {folders[0].parent}"
+            )
 
 
 def _settings_of(

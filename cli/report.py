@@ -1,12 +1,25 @@
-"""``pyg-lth report``: the tables of finished or running searches."""
+"""``pyg-lth report``: the tables and pages of finished or running searches."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag
+from pyg_lth.errors import InputError
+
 if TYPE_CHECKING:
     from pyg_lth.report import Report
+
+IN_THE_RUN = ""
+
+
+def _no_folder(context: click.Context, option: click.Parameter, path: str | None) -> str | None:
+    """Refuse what was meant as a run: ``--html`` takes the word that follows it."""
+    if path and Path(path).is_dir():
+        raise click.BadParameter(f"{path} is a folder: write the runs first, --html at the end")
+    return path
 
 
 @click.command()
@@ -14,16 +27,46 @@ if TYPE_CHECKING:
     "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array of the reports.")
-def report(runs: tuple[Path, ...], as_json: bool) -> None:
+@click.option(
+    "--html",
+    "page",
+    metavar="[PATH]",
+    is_flag=False,
+    flag_value=IN_THE_RUN,
+    callback=_no_folder,
+    help="Write a page of each run with all tables and figures, and print its path."
+    "  [default: report.html in the run folder]",
+)
+def report(runs: tuple[Path, ...], as_json: bool, page: str | None) -> None:
     """Show the report of each run folder RUNS."""
     from pyg_lth.runs import RunFolder
 
-    reports = [RunFolder(run).read_report() for run in runs]
+    if page and len(runs) > 1:
+        raise InputError(f"--html {page} is one path for {len(runs)} pages: leave the path out")
+    folders = [RunFolder(run) for run in runs]
+    reports = [folder.read_report() for folder in folders]
+    if page is not None:
+        from pyg_lth.page import to_html
+
+        for folder, found in zip(folders, reports, strict=True):
+            html = to_html(folder, _command_of(folder.path, found))
+            click.echo(folder.write_page(html, page or None), err=as_json)
     if as_json:
         click.echo("[" + ",\n".join(found.to_json().strip() for found in reports) + "]")
-        return
-    for run, found in zip(runs, reports, strict=True):
-        show(found, run)
+    elif page is None:
+        for run, found in zip(runs, reports, strict=True):
+            show(found, run)
+
+
+def _command_of(run: Path, report: "Report") -> str | None:
+    """The command line that repeats a run; :obj:`None` for one that was begun from Python."""
+    if "dataset" not in report.config:
+        return None
+    pruned = "rounds" in report.config
+    settings = build(PruneSettings if pruned else TrainSettings, run / "config.json", {})
+    changed = settings.model_dump(exclude_defaults=True)
+    flags = [shlex.join([flag(name), str(value)]) for name, value in changed.items()]
+    return " \\\n    ".join([f"pyg-lth {'prune' if pruned else 'train'}", *flags])
 
 
 def show(report: "Report", folder: Path) -> None:
@@ -32,13 +75,14 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyg_lth.report import COLUMNS, caption, conclusion, table_rows, title
+    from pyg_lth.report import caption, conclusion, title
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in COLUMNS:
+    columns, rows = _fitting(report, console.width)
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in table_rows(report):
+    for row in rows:
         style = {"strict": "bold green", "yes": "green", "no": ""}.get(row[-1], "dim")
         table.add_row(*row, style=style)
     console.print(title(report), style="bold", highlight=False)
@@ -46,3 +90,17 @@ def show(report: "Report", folder: Path) -> None:
     console.print(caption(report), highlight=False)
     console.print(conclusion(report), style="bold", highlight=False)
     console.print(f"Files: {folder}", highlight=False, soft_wrap=True)
+
+
+def _fitting(report: "Report", width: int) -> tuple[list[str], list[list[str]]]:
+    """The columns of the report's table that fit in a width, and its rows in them."""
+    from pyg_lth.report import COLUMNS, DISPENSABLE, table_rows
+
+    columns = dict(zip(COLUMNS, zip(*table_rows(report), strict=True), strict=True))
+    if not report.rounds:
+        del columns["95% interval"], columns["p"], columns["to dense"]
+    for name in DISPENSABLE:
+        if sum(max(map(len, [key, *cells])) + 2 for key, cells in columns.items()) <= width:
+            break
+        columns.pop(name, None)
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

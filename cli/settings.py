@@ -10,7 +10,7 @@ import click
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
 
@@ -49,30 +49,48 @@ def options_of(
     return decorate
 
 
-def build(model: type[Settings], file: Path | None, given: dict[str, Any]) -> Settings:
-    """Build settings from defaults, then a JSON file, then the flags that were given.
+def build(
+    model: type[Settings],
+    file: Path | None,
+    given: dict[str, Any],
+    preset: PresetName = "honest",
+) -> Settings:
+    """Build settings from defaults, a preset, then a JSON file, then the flags that were given.
 
     Args:
         model: The settings to build.
         file: A JSON file whose keys are fields of ``model``, if there is one.
         given: Values of the flags, :obj:`None` where not given.
+        preset: Changes some defaults.
 
     Raises:
         InputError: If the file is not such a file, or a value is refused.
     """
     flags = {name: value for name, value in given.items() if value is not None}
+    base = {name: PRESETS[preset][name] for name in PRESETS[preset] if name in model.model_fields}
     try:
-        return model.model_validate({**({} if file is None else read(file)), **flags})
+        return model.model_validate({**base, **({} if file is None else read(file)), **flags})
     except ValidationError as error:
-        problem = error.errors()[0]
-        message = problem["msg"].removeprefix("Value error, ")
-        if not problem["loc"]:
-            raise InputError(message) from None
-        name = str(problem["loc"][0])
-        where = flag(name) if name in flags else f"{file}: {name}"
-        if problem["type"] == "extra_forbidden":
-            raise InputError(f"{where}: there is no such setting") from None
-        raise InputError(f"{where} {problem['input']!r}: {message}") from None
+        raise InputError(
+            explain(error, lambda name: flag(name) if name in flags else f"{file}: {name}")
+        ) from None
+
+
+def explain(error: ValidationError, name_of: Callable[[str], str]) -> str:
+    """Tell the first of the problems in one line.
+
+    Args:
+        error: The problems.
+        name_of: What the user calls a field.
+    """
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = name_of(str(problem["loc"][0]))
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    return f"{name} {problem['input']!r}: {message}"
 
 
 def read(file: Path) -> dict[str, Any]:

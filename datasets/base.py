@@ -109,6 +109,27 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
 
     Raises:
         DatasetError: If the raw files are missing or bad, or a folder cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> from pyg_lth.datasets import BipartiteDataset
+        >>> from pyg_lth.datasets.base import Interactions
+        >>> class Pairs(BipartiteDataset):
+        ...     name = "pairs"
+        ...
+        ...     @property
+        ...     def raw_file_names(self):
+        ...         return []
+        ...
+        ...     def read(self):
+        ...         train, test = np.array([[0, 1, 1], [0, 0, 2]]), np.array([[0], [1]])
+        ...         return Interactions(train, None, test, num_users=2, num_items=3)
+        >>> dataset = Pairs("data/pairs")
+        >>> dataset
+        Pairs(users=2, items=3, train=3, valid=0, test=1)
+        >>> dataset[0]["user", "rates", "item"].edge_index
+        tensor([[0, 1, 1],
+                [0, 0, 2]])
     """
 
     name: str

@@ -199,7 +199,7 @@ class ChallengeLog(BipartiteDataset):
 
 
 class TikTok(ChallengeLog):
-    """TikTok short videos: track 2 of the ICME 2019 challenge. Gated.
+    r"""TikTok short videos: track 2 of the ICME 2019 challenge. Gated.
 
     Ask for the data at https://www.biendata.xyz/competition/icmechallenge2019/ and put
     `final_track2_train.txt` into `raw`. Its fields are uid, user_city, item_id, author_id,
@@ -208,6 +208,16 @@ class TikTok(ChallengeLog):
     and 746,546 interactions but not how it chose them, so no counts are checked.
 
     See :class:`ChallengeLog` for the arguments, the processing and the split in LightGCN text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyg_lth.datasets import TikTok
+        >>> raw = Path("data/tiktok/raw")
+        >>> raw.mkdir(parents=True)
+        >>> like = [f"{user} 0 {item} 0 0 0 0 1 0 0 0 9" for user in range(2) for item in range(10)]
+        >>> _ = (raw / "final_track2_train.txt").write_text("\n".join(like))  # a made-up log
+        >>> TikTok("data/tiktok", positive="like")
+        TikTok(users=2, items=10, train=14, valid=2, test=4)
     """
 
     name = "tiktok"
@@ -242,7 +252,7 @@ class TikTok(ChallengeLog):
 
 
 class Kwai(ChallengeLog):
-    """Kwai short videos: the user interest modeling challenge (UIMC) of Kuaishou. Gated.
+    r"""Kwai short videos: the user interest modeling challenge (UIMC) of Kuaishou. Gated.
 
     Ask for the data at https://www.kuaishou.com/activity/uimc and put `train_interaction.txt` into
     `raw`. Its fields are user_id, photo_id, click, like, follow, time, playing_time, duration_time.
@@ -250,6 +260,16 @@ class Kwai(ChallengeLog):
     items and 292,042 interactions but not how it chose them, so no counts are checked.
 
     See :class:`ChallengeLog` for the arguments, the processing and the split in LightGCN text.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyg_lth.datasets import Kwai
+        >>> raw = Path("data/kwai/raw")
+        >>> raw.mkdir(parents=True)
+        >>> clicks = [f"{user} {item} 1 0 0 0 5 9" for user in range(2) for item in range(10)]
+        >>> _ = (raw / "train_interaction.txt").write_text("\n".join(clicks))  # a made-up log
+        >>> Kwai("data/kwai")
+        Kwai(users=2, items=10, train=14, valid=2, test=4)
     """
 
     name = "kwai"

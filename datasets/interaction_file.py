@@ -42,7 +42,7 @@ class Log(NamedTuple):
 
 
 class InteractionFile(BipartiteDataset):
-    """Any interaction log: CSV, TSV, JSONL, Parquet or LightGCN text.
+    r"""Any interaction log: CSV, TSV, JSONL, Parquet or LightGCN text.
 
     `.csv`, `.tsv`, `.jsonl` (each also with `.gz`) and `.parquet` are tables with a row per
     interaction. `.txt` is LightGCN text, a user id and item ids a line. A folder, or a
@@ -87,6 +87,19 @@ class InteractionFile(BipartiteDataset):
     Raises:
         DatasetError: If a file is missing or bad, options don't go together, or too little is
             left.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from pyg_lth.datasets import InteractionFile
+        >>> rows = [f"ann,{song},{song}\nben,{song},{9 - song}" for song in range(5)]
+        >>> _ = Path("log.csv").write_text("\n".join(["user,song,when", *rows]))
+        >>> dataset = InteractionFile(
+        ...     "data", "log.csv", user_col="user", item_col="song", time_col="when", split="last"
+        ... )
+        >>> dataset
+        InteractionFile(users=2, items=5, train=6, valid=2, test=2)
+        >>> dataset.user_ids.tolist(), dataset.item_ids.tolist()
+        (['ann', 'ben'], [0, 1, 2, 3, 4])
     """
 
     title = "interactions from a file"

@@ -130,6 +130,12 @@ class Yelp2018(PublishedSplit):
 
     Raises:
         DatasetError: If the raw files cannot be had or are not the published ones.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions, describe
+        >>> about = describe(DatasetOptions(dataset="yelp2018"))  # this downloads nothing
+        >>> about["title"]
+        'Yelp 2018 challenge, NGCF/LightGCN split'
     """
 
     name = "yelp2018"
@@ -155,6 +161,12 @@ class Gowalla(PublishedSplit):
 
     Raises:
         DatasetError: If the raw files cannot be had or are not the published ones.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions, describe
+        >>> about = describe(DatasetOptions(dataset="gowalla"))  # this downloads nothing
+        >>> about["title"]
+        'Gowalla check-ins, NGCF/LightGCN split'
     """
 
     name = "gowalla"
@@ -183,6 +195,12 @@ class AmazonBook(PublishedSplit):
 
     Raises:
         DatasetError: If the raw files cannot be had or are not the published ones.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions, describe
+        >>> about = describe(DatasetOptions(dataset="amazon-book"))  # this downloads nothing
+        >>> about["title"]
+        'Amazon book reviews, NGCF/LightGCN split, as in PyG'
     """
 
     name = "amazon-book"
@@ -208,6 +226,12 @@ class TikTokMMSSL(PublishedSplit):
 
     Raises:
         DatasetError: If a raw file is missing or is not the published one.
+
+    Example:
+        >>> from pyg_lth.datasets import TikTokMMSSL
+        >>> TikTokMMSSL("data/tiktok-mmssl")
+        Traceback (most recent call last):
+        pyg_lth.datasets.errors.DatasetError: ...train.txt: missing; take train_mat, val_mat and ...
     """
 
     name = "tiktok-mmssl"

@@ -87,6 +87,12 @@ class DatasetOptions(BaseModel):
 
     Raises:
         pydantic.ValidationError: If a key is unknown or a value is out of range.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions
+        >>> options = DatasetOptions(dataset="log.csv", user_col="user", core=10)
+        >>> options.model_dump(exclude_none=True)
+        {'dataset': 'log.csv', 'root': 'data', 'user_col': 'user', 'core': 10}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -131,6 +137,11 @@ def load_dataset(options: DatasetOptions) -> "BipartiteDataset":
     Raises:
         DatasetError: If there is no such data set, an option doesn't apply to it, or it can't be
             read.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions, load_dataset
+        >>> load_dataset(DatasetOptions(dataset="synthetic", root="data"))
+        Synthetic(users=1000, items=800, train=21835, valid=2552, test=5613)
     """
     dataset_class = _resolve(options.dataset)
     given = options.model_dump(exclude_none=True, exclude={"dataset", "root"})
@@ -181,6 +192,11 @@ def list_datasets(root: str | Path) -> list[dict[str, Any]]:
         For each its `name`, the documented numbers of `users`, `items` and `interactions`, its
         `availability` (see :class:`Entry`) and `ready`, whether it can be opened without a
         download.
+
+    Example:
+        >>> from pyg_lth.datasets import list_datasets
+        >>> [about["name"] for about in list_datasets("data") if about["ready"]]
+        ['synthetic']
     """
     return [
         {
@@ -212,6 +228,12 @@ def describe(options: DatasetOptions) -> dict[str, Any]:
 
     Raises:
         DatasetError: As :func:`load_dataset`.
+
+    Example:
+        >>> from pyg_lth.datasets import DatasetOptions, describe
+        >>> about = describe(DatasetOptions(dataset="gowalla"))
+        >>> about["users"], about["items"], about["train"], about["test"], about["ready"]
+        (29858, 40981, 810128, 217242, False)
     """
     dataset_class = _resolve(options.dataset)
     entry = DATASETS.get(options.dataset)

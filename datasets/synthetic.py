@@ -39,6 +39,22 @@ class Synthetic(BipartiteDataset):
 
     Raises:
         DatasetError: If the numbers don't fit together.
+
+    Example:
+        >>> from pyg_lth.datasets import Synthetic
+        >>> dataset = Synthetic("data/synthetic", num_users=50, num_items=40, num_interactions=500)
+        >>> dataset.counts
+        Counts(users=50, items=40, train=391, valid=26, test=83)
+        >>> dataset[0]
+        HeteroData(
+          user={ num_nodes=50 },
+          item={ num_nodes=40 },
+          (user, rates, item)={
+            edge_index=[2, 391],
+            val_edge_label_index=[2, 26],
+            edge_label_index=[2, 83],
+          }
+        )
     """
 
     name = "synthetic"

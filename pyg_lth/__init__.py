@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from pyg_lth.masks import Mask, apply_mask
     from pyg_lth.propagation import Propagation
     from pyg_lth.report import Report
-    from pyg_lth.search import Callback, find_tickets, train
+    from pyg_lth.rounds import Callback
+    from pyg_lth.search import find_tickets, train
 
 # Names are imported when first used: `pyg-lth --help` must not wait for torch.
 _MODULES = {
@@ -23,7 +24,7 @@ _MODULES = {
     "apply_mask": "masks",
     "Propagation": "propagation",
     "Report": "report",
-    "Callback": "search",
+    "Callback": "rounds",
     "find_tickets": "search",
     "train": "search",
 }

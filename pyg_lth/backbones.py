@@ -27,6 +27,17 @@ class LightGCN(nn.LightGCN):  # type: ignore[misc]
             given.
         **kwargs (optional): Arguments of :class:`~torch_geometric.nn.conv.LGConv`, used where an
             ``edge_index`` is given.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import LightGCN, Propagation
+        >>> edge_index = torch.tensor([[0, 0, 1, 2, 3, 3], [2, 3, 3, 0, 0, 1]])  # 2 users, 2 items
+        >>> model = LightGCN(num_nodes=4, embedding_dim=8, num_layers=3)
+        >>> embedding = model.get_embedding(Propagation(edge_index, num_nodes=4))
+        >>> embedding.shape
+        torch.Size([4, 8])
+        >>> torch.allclose(embedding, model.get_embedding(edge_index), atol=1e-6)  # PyG's own way
+        True
     """
 
     def get_embedding(self, edge_index: Adj | Propagation, edge_weight: OptTensor = None) -> Tensor:
@@ -71,6 +82,13 @@ class MF(LightGCN):
     Args:
         num_nodes (int): Users and items together.
         embedding_dim (int): Embedding dimension.
+
+    Example:
+        >>> from pyg_lth import MF
+        >>> model = MF(num_nodes=5, embedding_dim=8)
+        >>> user, item = model.get_embedding().split([2, 3])  # 2 users, 3 items
+        >>> (user @ item.t()).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, num_nodes: int, embedding_dim: int):

@@ -11,9 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ModelName = Literal["lightgcn", "mf"]
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
-MethodName = Literal["imp", "oneshot", "random"]
+MethodName = Literal[
+    "imp", "oneshot", "random", "reinit", "finetune", "lr-rewind", "pep", "snip", "dynamic"
+]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
+LossName = Literal["bpr", "softmax"]
+BatchByName = Literal["user", "edge"]
+ThresholdName = Literal["table", "feature", "entry"]
+PresetName = Literal["honest", "paper"]
 
 DEFAULT_LAYERS: dict[str, int] = {"lightgcn": 3, "mf": 0}
 
@@ -23,6 +29,15 @@ class TrainConfig(BaseModel):
 
     Raises:
         pydantic.ValidationError: For an unknown key or a value out of range.
+
+    Example:
+        >>> from pyg_lth import TrainConfig
+        >>> config = TrainConfig(model="mf", lr=0.01)
+        >>> config.dim, config.layers, config.selection_metric
+        (32, 0, 'recall@20')
+        >>> TrainConfig(patience=0)
+        Traceback (most recent call last):
+        pydantic_core._pydantic_core.ValidationError: 1 validation error for TrainConfig...
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -36,8 +51,19 @@ class TrainConfig(BaseModel):
         "auto", description="Backend of the sparse product; auto is native, otherwise csr."
     )
     lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
-    batch_size: int = Field(2048, ge=1, description="Triplets a step.")
+    lr_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor on the learning rate after each epoch."
+    )
+    batch_size: int = Field(2048, ge=1, description="Positives a step.")
     reg: float = Field(1e-4, ge=0, description="Weight of the L2 term.")
+    loss: LossName = Field("bpr", description="Training loss.")
+    temperature: float = Field(0.1, gt=0, description="Divides the cosines in softmax.")
+    negatives: int = Field(
+        1, ge=1, description="Negatives drawn for each positive, in bpr; softmax draws none."
+    )
+    batch_by: BatchByName = Field(
+        "user", description="What a batch draws: a user and one of their items, or an interaction."
+    )
     max_epochs: int = Field(1000, ge=1, description="Epochs at most in one round.")
     patience: int = Field(20, ge=1, description="Evaluations without a new best before stopping.")
     eval_every: int = Field(5, ge=1, description="Epochs from one evaluation to the next.")
@@ -63,6 +89,14 @@ class TrainConfig(BaseModel):
             raise ValueError("mf has no propagation layers: leave layers out, or take lightgcn")
         return self
 
+    @model_validator(mode="after")
+    def _softmax_draws_no_negatives(self) -> "TrainConfig":
+        if self.loss == "softmax" and self.negatives != 1:
+            raise ValueError(
+                "softmax takes its negatives from the batch: leave negatives out, or take bpr"
+            )
+        return self
+
     @property
     def selection_metric(self) -> str:
         """Key of the metric that chooses epochs and decides wins, ``recall@K``."""
@@ -75,7 +109,14 @@ class TrainConfig(BaseModel):
 
 
 class PruneConfig(TrainConfig):
-    """Settings of a ticket search: a dense training, then rounds of mask, rewind, retrain."""
+    """Settings of a ticket search: a dense training, then rounds of mask, rewind, retrain.
+
+    Example:
+        >>> from pyg_lth import PruneConfig
+        >>> config = PruneConfig(method="oneshot", amount=0.2)
+        >>> config.rounds, config.scope, config.select_on
+        (20, 'joint', 'valid')
+    """
 
     rounds: int = Field(20, ge=0, description="Rounds of pruning after the dense one.")
     amount: float = Field(
@@ -83,6 +124,33 @@ class PruneConfig(TrainConfig):
     )
     method: MethodName = Field("imp", description="How the masks are found.")
     scope: ScopeName = Field("joint", description="Entries that share one pruning threshold.")
+    rewind_epoch: int = Field(
+        0, ge=0, description="Epoch of the dense round that survivors restart from; 0: θ₀."
+    )
+    threshold: ThresholdName = Field(
+        "table", description="What shares one learned threshold of pep: all, a row, an entry."
+    )
+    mask_from: str | None = Field(
+        None, description="Run folder whose masks to train under, instead of finding some."
+    )
+    seeds: int = Field(1, ge=1, description="Seeds to run, from --seed on, in one run folder.")
     tolerance: float = Field(
         0.0, ge=0, lt=1, description="Relative loss against dense at which a ticket still wins."
     )
+
+    @model_validator(mode="after")
+    def _dense_round_reaches_the_epoch(self) -> "PruneConfig":
+        shortest = min(self.max_epochs, self.eval_every * (1 + self.patience))
+        if self.rewind_epoch > shortest:
+            raise ValueError(
+                f"rewind_epoch is {self.rewind_epoch}, but the dense round may stop at epoch "
+                f"{shortest}: lower it, or raise max_epochs or patience"
+            )
+        return self
+
+
+# What a preset changes in the defaults. The authors' code chooses epochs and masks on test.
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    "honest": {},
+    "paper": {"select_on": "test", "patience": 100, "eval_every": 1, "rounds": 30},
+}

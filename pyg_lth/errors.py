@@ -6,4 +6,13 @@ class InputError(ValueError):
 
     Its message is one line that names what is wrong and the remedy; the command line prints it and
     exits with code 2.
+
+    Example:
+        >>> import pyg_lth
+        >>> from torch_geometric.data import HeteroData
+        >>> try:
+        ...     pyg_lth.train(HeteroData())
+        ... except pyg_lth.InputError as error:
+        ...     print(error)
+        the graph needs node types 'user' and 'item' and edge type ('user', 'rates', 'item'); ...
     """

@@ -2,12 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch_geometric.metrics import (
-    LinkPredMetricCollection,
-    LinkPredNDCG,
-    LinkPredPrecision,
-    LinkPredRecall,
-)
+from torch_geometric.metrics import LinkPredNDCG, LinkPredPrecision, LinkPredRecall
+from torch_geometric.metrics.link_pred import LinkPredMetricData
 from torch_geometric.utils import cumsum
 
 from pyg_lth.config import SplitName
@@ -29,6 +25,9 @@ class Evaluator:
         part: Which interactions are the ground truth.
         k: Length of the ranked list.
 
+    Attributes:
+        users: The users with ground truth, ascending, shape ``[n]``, int64.
+
     Raises:
         InputError: If the split has no validation part and that is asked for.
     """
@@ -40,30 +39,59 @@ class Evaluator:
         seen = split.train
         if part == "test" and split.valid is not None:
             seen = torch.cat([seen, split.valid], dim=1)
-        self._users, row = torch.unique(truth[0], return_inverse=True)
+        self.users, row = torch.unique(truth[0], return_inverse=True)
         self._truth = torch.stack([row, truth[1]])
-        self._seen = _by_user(seen, self._users)
+        self._seen = _by_user(seen, self.users)
         self._num_users = split.num_users
         self._k = k
-        self._metrics = LinkPredMetricCollection(
-            {
-                f"precision@{k}": LinkPredPrecision(k),
-                f"recall@{k}": LinkPredRecall(k),
-                f"ndcg@{k}": LinkPredNDCG(k),
-            }
-        ).to(truth.device)
+        self._metrics = {
+            f"precision@{k}": LinkPredPrecision(k).to(truth.device),
+            f"recall@{k}": LinkPredRecall(k).to(truth.device),
+            f"ndcg@{k}": LinkPredNDCG(k).to(truth.device),
+        }
 
-    @torch.no_grad()
     def __call__(self, embedding: Tensor) -> Metrics:
         """Return the mean of each metric over the users, keyed ``name@k``.
 
         Args:
             embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``.
         """
-        users, items = embedding[self._users], embedding[self._num_users :]
-        self._metrics.reset()
-        self._metrics.update(rank_items(users, items, self._seen, self._k), self._truth)
-        return {name: float(value) for name, value in self._metrics.compute().items()}
+        values = self.per_user(self.rank(embedding))
+        return {name: float(value.mean()) for name, value in values.items()}
+
+    def rank(self, embedding: Tensor) -> Tensor:
+        """Return the ranked list of each of :attr:`users`, best first.
+
+        Args:
+            embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``.
+
+        Returns:
+            Items, shape ``[n, min(k, num_items)]``, int64; a place that no item takes holds
+            ``num_items`` (see :func:`~pyg_lth.ranking.rank_items`).
+        """
+        users, items = embedding[self.users], embedding[self._num_users :]
+        return rank_items(users, items, self._seen, self._k)
+
+    def per_user(self, ranked: Tensor, among: Tensor | None = None) -> dict[str, Tensor]:
+        """Return each metric of each user, keyed ``name@k``.
+
+        Args:
+            ranked: What :meth:`rank` returned.
+            among: The items that count as ground truth, shape ``[num_items]``, bool; all by
+                default. The lists stay as they are, and NDCG's ideal list holds these items alone.
+
+        Returns:
+            Shape ``[n]``, float32, in the order of :attr:`users`; with ``among`` only those users
+            who have ground truth among these items.
+        """
+        truth = self._truth
+        if among is not None:
+            truth = truth[:, among[truth[1]]]
+            rows, row = torch.unique(truth[0], return_inverse=True)
+            ranked, truth = ranked[rows], torch.stack([row, truth[1]])
+        # PyG's public methods give sums over users only; this hook of theirs is what they sum.
+        data = LinkPredMetricData(ranked, truth)
+        return {name: metric._compute(data) for name, metric in self._metrics.items()}
 
 
 def _by_user(index: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,15 @@ class Mask:
 
     Args:
         table: Boolean, shape ``[num_nodes, dim]``.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import Mask
+        >>> mask = Mask(torch.tensor([[True, False], [True, True]]))
+        >>> mask.remaining, mask.density
+        (3, 0.75)
+        >>> mask <= Mask.ones(2, 2)  # all that lives here lives there
+        True
     """
 
     table: Tensor
@@ -44,6 +53,9 @@ class Mask:
 
     def __or__(self, other: "Mask") -> "Mask":
         return Mask(self.table | other.table)
+
+    def __invert__(self) -> "Mask":
+        return Mask(~self.table)
 
     def __le__(self, other: "Mask") -> bool:
         """Whether every entry that lives here lives in ``other``."""
@@ -74,6 +86,11 @@ def survivors(size: int, amount: float, rounds: int) -> int:
 
     ``amount`` is read as the decimal it prints as, so that 29% of 100 is 29 and not the 28 of
     binary floating point.
+
+    Example:
+        >>> from pyg_lth.masks import survivors
+        >>> survivors(1000, amount=0.1, rounds=3)  # 900, 810, 729
+        729
     """
     share = Fraction(str(amount))
     for _ in range(rounds):
@@ -152,6 +169,18 @@ def apply_mask(module: nn.Module, mask: Mask) -> nn.Parameter:
 
     Raises:
         InputError: If there is not exactly one embedding, or the shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import MF, Mask, apply_mask
+        >>> model = MF(num_nodes=2, embedding_dim=2)
+        >>> parameter = apply_mask(model, Mask(torch.tensor([[True, False], [True, True]])))
+        >>> optimizer = torch.optim.Adam([parameter])
+        >>> model.get_embedding().square().sum().backward()
+        >>> optimizer.step()
+        >>> model.get_embedding() != 0  # what is masked stays at zero
+        tensor([[ True, False],
+                [ True,  True]])
     """
     embeddings = [part for part in module.modules() if isinstance(part, nn.Embedding)]
     if len(embeddings) != 1:

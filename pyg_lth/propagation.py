@@ -42,6 +42,18 @@ class Propagation:
 
     Raises:
         InputError: If the backend asked for is not installed or not for this device.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import Propagation
+        >>> edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]])  # node 0 between 1 and 2
+        >>> propagation = Propagation(edge_index, num_nodes=3, backend="csr")
+        >>> propagation
+        Propagation(num_nodes=3, backend='csr')
+        >>> propagation @ torch.eye(3)
+        tensor([[0.0000, 0.7071, 0.7071],
+                [0.7071, 0.0000, 0.0000],
+                [0.7071, 0.0000, 0.0000]])
     """
 
     def __init__(self, edge_index: Tensor, num_nodes: int, backend: PropagationName = "auto"):

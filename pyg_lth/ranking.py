@@ -36,6 +36,15 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
 
     Returns:
         Items, int64, shape ``[n, min(k, m)]``.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth.ranking import rank_items
+        >>> users, items = torch.tensor([[1.0], [1.0]]), torch.tensor([[3.0], [1.0], [2.0]])
+        >>> seen = torch.tensor([0, 1, 1]), torch.tensor([0])  # the first user has seen item 0
+        >>> rank_items(users, items, seen, k=2)
+        tensor([[2, 1],
+                [0, 2]])
     """
     k = min(k, items.size(0))
     native = k <= LONGEST_NATIVE_LIST and kernels.usable(users.device)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+Step = Callable[[Tensor], Tensor]
 
 # Steps before the recording, so that libraries and allocators have settled; torch's own advice.
 WARM_UP_STEPS = 3
@@ -16,11 +16,10 @@ def record(step: Step, tensors: Callable[[], dict[str, Tensor]], batch: Tensor) 
     """Record ``step``; the state it works on is as before when this returns.
 
     Args:
-        step: Takes users, positive and negative items and returns the loss, without ever waiting
-            for the device.
+        step: Takes a batch and returns the loss, without ever waiting for the device.
         tensors: Returns every tensor that a step changes; what is not there before the first step
             starts at zero.
-        batch: Any batch of the size to come, int64, shape ``[3, B]``, on the CUDA device.
+        batch: Any batch of the shape to come, on the CUDA device.
 
     Returns:
         The recorded step, whose loss is overwritten by the next one; or, with a warning, ``step``
@@ -34,10 +33,10 @@ def record(step: Step, tensors: Callable[[], dict[str, Tensor]], batch: Tensor) 
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP_STEPS):
-                step(*kept)
+                step(kept)
         torch.cuda.current_stream().wait_stream(aside)
         with torch.cuda.graph(graph):
-            loss = step(*kept)
+            loss = step(kept)
     except RuntimeError as error:
         reason = str(error).partition("\n")[0]
         warnings.warn(f"the step runs without a CUDA graph: {reason}", stacklevel=2)
@@ -50,8 +49,8 @@ def record(step: Step, tensors: Callable[[], dict[str, Tensor]], batch: Tensor) 
                 else:
                     value.zero_()
 
-    def replay(*given: Tensor) -> Tensor:
-        torch.stack(given, out=kept)
+    def replay(given: Tensor) -> Tensor:
+        kept.copy_(given)
         graph.replay()
         return loss
 

@@ -1,25 +1,35 @@
 """What a search found: the report, and its table as rows of text."""
 
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pyg_lth.analysis import Analysis, Groups
 from pyg_lth.evaluation import Metrics
-from pyg_lth.statistics import judge
+from pyg_lth.statistics import ALPHA, Difference, holm, judge
 
 
 class RoundResult(BaseModel):
-    """What one round came to.
+    """What one round came to; over several seeds, the means.
 
     Args:
         round: Round of the search; 0 is the dense model.
         density: Share of living entries, in [0, 1].
         remaining: Number of living entries.
         epochs: Epochs trained.
-        best_epoch: Epoch of the evaluation whose state was kept.
+        best_epoch: Epoch of the evaluation whose state was kept, the paper's j (dense) or j'.
         seconds: Time of the training, evaluation included, in seconds.
+        cost_seconds: Time of all trainings that it takes to get here from nothing, in seconds.
         valid: Metrics on validation at ``best_epoch``; :obj:`None` where test chose the epoch.
         test: Metrics on test at ``best_epoch``.
+        test_sd: Their standard deviations over seeds; :obj:`None` for one seed.
+        epochs_to_dense: Epoch of the first evaluation at least as good as the dense model's best,
+            on the split that chooses epochs; :obj:`None` where there was none (in some seed).
+        difference: Against the dense model over the users of test; :obj:`None` for round 0.
+        analysis: Where the living entries are and whom they serve; :obj:`None` over several seeds,
+            whose own reports have it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -27,27 +37,34 @@ class RoundResult(BaseModel):
     round: int
     density: float
     remaining: int
-    epochs: int
-    best_epoch: int
+    epochs: int | float
+    best_epoch: int | float
     seconds: float
+    cost_seconds: float
     valid: Metrics | None
     test: Metrics
+    test_sd: Metrics | None = None
+    epochs_to_dense: int | float | None = None
+    difference: Difference | None = None
+    analysis: Analysis | None = None
 
 
 class Ticket(RoundResult):
     """A pruned round, with its verdict against the dense one.
 
     Args:
+        p_adjusted: The p-value of ``difference``, adjusted by Holm for the number of rounds.
         wins: See :class:`~pyg_lth.statistics.Verdict`.
         strict: See :class:`~pyg_lth.statistics.Verdict`.
     """
 
+    p_adjusted: float
     wins: bool
     strict: bool
 
 
-class SparsestWinner(BaseModel):
-    """The ticket of lowest density that wins."""
+class Winner(BaseModel):
+    """Which ticket wins at the lowest density."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,64 +86,166 @@ class Report(BaseModel):
 
     Args:
         config: The settings of the run.
+        seeds: The seeds that it has results of.
+        groups: The degree groups that the analysis refers to; :obj:`None` over several seeds.
         dense: Round 0, the dense model.
         popularity: The ranking that a ticket has to beat.
         rounds: The pruned rounds so far.
         sparsest_winner: :obj:`None` where no ticket wins.
+        sparsest_strict_winner: The same in the strict reading: at no later a best epoch.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> report = pyg_lth.train(data, pyg_lth.TrainConfig(model="mf", dim=8, max_epochs=5))
+        >>> pyg_lth.Report.model_validate_json(report.to_json()) == report
+        True
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     schema_version: int = Field(1, alias="schema")
     config: dict[str, Any]
+    seeds: list[int]
+    groups: Groups | None
     dense: RoundResult
     popularity: Popularity
     rounds: list[Ticket]
-    sparsest_winner: SparsestWinner | None
+    sparsest_winner: Winner | None
+    sparsest_strict_winner: Winner | None
 
     @classmethod
-    def from_results(
+    def of_seed(
         cls,
         config: dict[str, Any],
+        groups: Groups,
         popularity: Popularity,
-        results: list[RoundResult],
-        metric: str,
-        tolerance: float,
+        results: Sequence[RoundResult],
     ) -> "Report":
-        """Judge the rounds and name the sparsest winner.
+        """Judge the rounds of one seed.
 
         Args:
             config: The settings of the run.
+            groups: What the analysis refers to.
             popularity: Metrics of the popularity ranking.
-            results: All rounds, the dense one first.
-            metric: Key of the metric that decides.
-            tolerance: Relative loss at which a ticket still wins.
+            results: All rounds so far, the dense one first.
         """
+        return cls._judged(config, [config["seed"]], groups, popularity, results)
+
+    @classmethod
+    def of_seeds(
+        cls,
+        config: dict[str, Any],
+        reports: Sequence["Report"],
+        differences: Sequence[Difference | None],
+    ) -> "Report":
+        """Judge the means over several seeds, each of whose tickets is paired with its dense model.
+
+        Args:
+            config: The settings of the run.
+            reports: One of each seed.
+            differences: Of each round over all seeds; :obj:`None` for the dense one.
+        """
+        rounds = zip(*([r.dense, *r.rounds] for r in reports), differences, strict=False)
+        results = [_mean(results, difference) for *results, difference in rounds]
+        popularity = Popularity(
+            valid=_mean_metrics([report.popularity.valid for report in reports]),
+            test=_mean_metrics([report.popularity.test for report in reports]),
+        )
+        seeds = [seed for report in reports for seed in report.seeds]
+        return cls._judged(config, seeds, None, popularity, results)
+
+    @classmethod
+    def _judged(
+        cls,
+        config: dict[str, Any],
+        seeds: list[int],
+        groups: Groups | None,
+        popularity: Popularity,
+        results: Sequence[RoundResult],
+    ) -> "Report":
+        metric = f"recall@{config['topk']}"
         dense, *pruned = results
-        rounds = []
-        for result in pruned:
+        differences = [_difference(result) for result in pruned]
+        adjusted = holm([difference.p_value for difference in differences])
+        tickets = []
+        for result, p_adjusted in zip(pruned, adjusted, strict=True):
             verdict = judge(
-                result.test,
-                result.best_epoch,
-                dense.test,
-                dense.best_epoch,
-                popularity.test,
-                metric,
-                tolerance,
+                ticket=result.test[metric],
+                dense=dense.test[metric],
+                popularity=popularity.test[metric],
+                tolerance=config.get("tolerance", 0.0),
+                ticket_epoch=result.best_epoch,
+                dense_epoch=dense.best_epoch,
+                num_seeds=len(seeds),
+                p_adjusted=p_adjusted,
             )
-            rounds.append(Ticket(**result.model_dump(), **verdict.model_dump()))
-        winner = min((t for t in rounds if t.wins), key=lambda t: t.remaining, default=None)
+            tickets.append(Ticket(**dict(result), p_adjusted=p_adjusted, **verdict.model_dump()))
         return cls(
             config=config,
+            seeds=seeds,
+            groups=groups,
             dense=dense,
             popularity=popularity,
-            rounds=rounds,
-            sparsest_winner=winner and SparsestWinner(round=winner.round, density=winner.density),
+            rounds=tickets,
+            sparsest_winner=_sparsest(ticket for ticket in tickets if ticket.wins),
+            sparsest_strict_winner=_sparsest(ticket for ticket in tickets if ticket.strict),
         )
+
+    @property
+    def metric(self) -> str:
+        """Key of the metric that decides."""
+        return f"recall@{self.config['topk']}"
 
     def to_json(self) -> str:
         """The text of ``report.json``."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def _difference(result: RoundResult) -> Difference:
+    assert result.difference is not None
+    return result.difference
+
+
+def _sparsest(tickets: Iterable[Ticket]) -> Winner | None:
+    winner = min(tickets, key=lambda ticket: ticket.remaining, default=None)
+    if winner is None:
+        return None
+    return Winner(round=winner.round, density=winner.density)
+
+
+def _mean(results: Sequence[RoundResult], difference: Difference | None) -> RoundResult:
+    """The means over seeds of one round."""
+
+    def mean(name: str) -> float:
+        return fmean(getattr(result, name) for result in results)
+
+    tests = [result.test for result in results]
+    reached = [r.epochs_to_dense for r in results if r.epochs_to_dense is not None]
+    return RoundResult(
+        round=results[0].round,
+        density=mean("density"),
+        remaining=round(mean("remaining")),
+        epochs=mean("epochs"),
+        best_epoch=mean("best_epoch"),
+        seconds=mean("seconds"),
+        cost_seconds=mean("cost_seconds"),
+        valid=_mean_metrics([result.valid for result in results]),
+        test={name: fmean(test[name] for test in tests) for name in tests[0]},
+        test_sd={name: stdev(test[name] for test in tests) for name in tests[0]}
+        if len(tests) > 1
+        else None,
+        epochs_to_dense=fmean(reached) if len(reached) == len(results) else None,
+        difference=difference,
+    )
+
+
+def _mean_metrics(metrics: Sequence[Metrics | None]) -> Metrics | None:
+    whole = [value for value in metrics if value is not None]
+    if len(whole) < len(metrics):
+        return None
+    return {name: fmean(value[name] for value in whole) for name in whole[0]}
 
 
 COLUMNS = (
@@ -136,10 +255,16 @@ COLUMNS = (
     "epochs",
     "recall",
     "vs dense",
+    "95% interval",
+    "p",
     "ndcg",
+    "to dense",
     "seconds",
     "wins",
 )
+
+# What a narrow display can do without, the least needed first.
+DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
 
 
 def table_rows(report: Report) -> list[tuple[str, ...]]:
@@ -147,8 +272,7 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
 
     Metrics are those on test, at K; *epochs* shows the best one of those trained.
     """
-    k = report.config["topk"]
-    recall, ndcg = f"recall@{k}", f"ndcg@{k}"
+    recall, ndcg = report.metric, report.metric.replace("recall", "ndcg")
     dense = report.dense
 
     def change(test: Metrics) -> str:
@@ -156,48 +280,79 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
             return ""
         return f"{test[recall] / dense.test[recall] - 1:+.1%}"
 
-    def cells(name: str, result: RoundResult, delta: str, verdict: str) -> tuple[str, ...]:
-        return (
-            name,
-            f"{result.density:.2%}",
-            f"{result.remaining:,}",
-            f"{result.best_epoch}/{result.epochs}",
-            f"{result.test[recall]:.4f}",
-            delta,
-            f"{result.test[ndcg]:.4f}",
-            f"{result.seconds:.1f}",
-            verdict,
-        )
+    def cells(name: str, result: RoundResult) -> dict[str, str]:
+        spread = f"±{result.test_sd[recall]:.4f}" if result.test_sd else ""
+        reached = result.epochs_to_dense
+        return {
+            "round": name,
+            "density": f"{result.density:.2%}",
+            "remaining": f"{result.remaining:,}",
+            "epochs": f"{_number(result.best_epoch)}/{_number(result.epochs)}",
+            "recall": f"{result.test[recall]:.4f}{spread}",
+            "ndcg": f"{result.test[ndcg]:.4f}",
+            "to dense": "" if reached is None else _number(reached),
+            "seconds": f"{result.seconds:.1f}",
+        }
+
+    def ticket_cells(ticket: Ticket) -> dict[str, str]:
+        difference = _difference(ticket)
+        return {
+            **cells(str(ticket.round), ticket),
+            "vs dense": change(ticket.test),
+            "95% interval": _interval(difference, ".."),
+            "p": "<0.001" if ticket.p_adjusted < 0.0005 else f"{ticket.p_adjusted:.3f}",
+            "wins": "strict" if ticket.strict else "yes" if ticket.wins else "no",
+        }
 
     test = report.popularity.test
-    rows: list[tuple[str, ...]] = [
-        ("popular", "", "", "", f"{test[recall]:.4f}", change(test), f"{test[ndcg]:.4f}", "", ""),
-        cells("dense", dense, "", ""),
-    ]
-    for ticket in report.rounds:
-        verdict = "strict" if ticket.strict else "yes" if ticket.wins else "no"
-        rows.append(cells(str(ticket.round), ticket, change(ticket.test), verdict))
-    return rows
+    popularity = {
+        "round": "popular",
+        "recall": f"{test[recall]:.4f}",
+        "vs dense": change(test),
+        "ndcg": f"{test[ndcg]:.4f}",
+    }
+    rows = [popularity, cells("dense", dense), *map(ticket_cells, report.rounds)]
+    return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
 
 
 def caption(report: Report) -> str:
-    """The sentence under the table: how epochs were chosen, and what the columns mean."""
-    k, tolerance = report.config["topk"], report.config.get("tolerance")
-    if report.config["select_on"] == "test":
+    """The text under the table: how epochs were chosen, and what the columns mean."""
+    k, split = report.config["topk"], report.config["select_on"]
+    if split == "test":
         chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
     else:
         chosen = "Epochs and masks were chosen on validation; test is only reported."
-    text = f"{chosen} Recall and NDCG at {k}, on test."
-    if report.rounds:
-        text += (
-            f" A ticket wins when its recall is at least the dense one's (tolerance {tolerance:g})"
-            " and beats popularity; strict: at no later a best epoch. One seed, no interval."
-        )
+    text = f"{chosen} Recall and NDCG at {k}, on test"
+    if len(report.seeds) > 1:
+        text += f", means ± standard deviations over {len(report.seeds)} seeds"
+    text += "."
+    if not report.rounds:
+        return text
+    text += (
+        " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
+        " users. p: of a test that recall is above dense's less the tolerance"
+        f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
+        " ticket wins when its recall is at least dense's less the tolerance, beats popularity"
+    )
+    if len(report.seeds) > 1:
+        text += f", and p is below {ALPHA:g}"
+    text += (
+        "; strict: at no later a best epoch. to dense: epochs until it was as good on"
+        f" {'validation' if split == 'valid' else 'test'} as dense at its best."
+    )
+    if len(report.seeds) == 1:
+        text += " One seed: what another would give is not known."
+    else:
+        text += " Interval and p speak of other users, not of other seeds."
     return text
 
 
 def conclusion(report: Report) -> str:
-    """The one sentence that a reader wants first."""
+    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
     planned = report.config.get("rounds", 0)
     if not planned:
         return "Dense training only: there are no tickets to judge."
@@ -206,19 +361,40 @@ def conclusion(report: Report) -> str:
         if len(report.rounds) < planned
         else ""
     )
-    winner = report.sparsest_winner
+    winner, strict = report.sparsest_winner, report.sparsest_strict_winner
     if winner is None:
         return f"No ticket wins{unfinished}."
-    return (
-        f"Sparsest winning ticket: round {winner.round}, "
-        f"which keeps {winner.density:.2%} of the entries{unfinished}."
-    )
+    text = f"Sparsest winning ticket: {_describe(report, winner)}{unfinished}."
+    if strict is None:
+        return f"{text} None wins in the strict reading."
+    if strict == winner:
+        return f"{text} It wins in the strict reading too."
+    return f"{text} In the strict reading: {_describe(report, strict)}."
+
+
+def _describe(report: Report, winner: Winner) -> str:
+    ticket = next(ticket for ticket in report.rounds if ticket.round == winner.round)
+    difference = _difference(ticket)
+    text = f"round {winner.round}, which keeps {winner.density:.2%} of the entries"
+    if difference.relative is None:
+        return text
+    text += f", {report.metric} {difference.relative:+.1%} against dense"
+    interval = _interval(difference, " to ")
+    return f"{text} (95% interval {interval})" if interval else text
+
+
+def _interval(difference: Difference, to: str) -> str:
+    if difference.low is None or difference.high is None:
+        return ""
+    return f"{difference.low:+.1%}{to}{difference.high:+.1%}"
 
 
 def title(report: Report) -> str:
     """The settings that tell one run from another."""
-    names = ("dataset", "model", "dim", "layers", "method", "scope", "amount", "seed")
-    return ", ".join(f"{name} {report.config[name]}" for name in names if name in report.config)
+    names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
+    shown = [f"{name} {report.config[name]}" for name in names if name in report.config]
+    seeds = "seed " if len(report.seeds) == 1 else "seeds "
+    return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
 
 
 def to_markdown(report: Report) -> str:

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import filelock
 import safetensors
@@ -21,6 +21,9 @@ from pyg_lth.training import EpochRecord, Progress, Training
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# The training of a round, or one that only finds a mask.
+Stage = Literal["training", "scout"]
+
 WEIGHT = "embedding.weight"
 MASK = "mask"
 
@@ -34,8 +37,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._state = self.path / "state" / "training.safetensors"
-        self._lock = filelock.FileLock(self._state.with_name("lock"))
+        self._states: dict[Stage, Path] = {
+            stage: self.path / "state" / f"{stage}.safetensors" for stage in get_args(Stage)
+        }
+        self._lock = filelock.FileLock(self.path / "state" / "lock")
 
     def __enter__(self) -> "RunFolder":
         """Own the folder until the block ends or the process does.
@@ -43,7 +48,7 @@ class RunFolder:
         Raises:
             InputError: If another process owns it.
         """
-        self._state.parent.mkdir(parents=True, exist_ok=True)
+        (self.path / "state").mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
@@ -88,6 +93,15 @@ class RunFolder:
                 "or begin a new run"
             )
 
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "config.json").exists()
+
+    def of_seed(self, seed: int) -> "RunFolder":
+        """The run of one seed within a run of several."""
+        return RunFolder(self.path / f"seed-{seed}")
+
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.
 
@@ -126,9 +140,15 @@ class RunFolder:
         self._write(self.path / "report.md", to_markdown(report).encode())
         self._write(self.path / "report.json", report.to_json().encode())
 
+    def write_page(self, html: str, path: str | Path | None = None) -> Path:
+        """Write the page of the run, ``report.html`` unless told otherwise; return its path."""
+        path = self.path / "report.html" if path is None else Path(path)
+        self._write(path, html.encode())
+        return path
+
     def write_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Write ``epochs.jsonl``."""
-        self._write_lines(self.path / "epochs.jsonl", records)
+        self._write_lines(self.path / "epochs.jsonl", records, exclude_none=True)
 
     def read_epochs(self, rounds: int) -> list[EpochRecord]:
         """The records of the first ``rounds`` rounds."""
@@ -147,9 +167,43 @@ class RunFolder:
         path = self.path / "theta0.safetensors"
         return self._read_tensors(path)[WEIGHT] if path.exists() else None
 
-    def write_round(self, result: RoundResult, mask: Mask, weight: Tensor) -> None:
-        """Write a finished round; its ``result.json`` comes last and marks it whole."""
+    def write_late(self, weight: Tensor) -> None:
+        """Write the table that late rewinding restarts from."""
+        self._write_tensors(self.path / "late.safetensors", {WEIGHT: weight})
+
+    def read_late(self) -> Tensor:
+        """The table that late rewinding restarts from."""
+        return self._read_tensors(self.path / "late.safetensors")[WEIGHT]
+
+    def write_scout(self, round: int, weight: Tensor, seconds: float) -> None:
+        """Write what a training that only finds masks came to, and the seconds that it cost."""
+        header = {"seconds": repr(seconds)}
+        self._write_tensors(self._scout(round), {WEIGHT: weight}, header)
+
+    def has_scout(self, round: int) -> bool:
+        """Whether :meth:`write_scout` was called for a round."""
+        return self._scout(round).exists()
+
+    def read_scout(self, round: int) -> tuple[Tensor, float]:
+        """What :meth:`write_scout` wrote."""
+        path = self._scout(round)
+        with _readable(path), safetensors.safe_open(path, "pt") as file:
+            seconds = float((file.metadata() or {})["seconds"])
+        return self._read_tensors(path)[WEIGHT], seconds
+
+    def write_round(
+        self, result: RoundResult, mask: Mask, weight: Tensor, users: dict[str, Tensor]
+    ) -> None:
+        """Write a finished round; its ``result.json`` comes last and marks it whole.
+
+        Args:
+            result: What it came to.
+            mask: Its mask.
+            weight: Its best table.
+            users: The users of test, and each metric of each of them.
+        """
         folder = self._round(result.round)
+        self._write_tensors(folder / "users.safetensors", users)
         self._write_tensors(folder / "mask.safetensors", {MASK: mask.table})
         self._write_tensors(folder / "best.safetensors", {WEIGHT: weight})
         self._write(folder / "result.json", result.model_dump_json(indent=2).encode() + b"\n")
@@ -167,28 +221,37 @@ class RunFolder:
         table = self._read_tensors(folder / "mask.safetensors")[MASK]
         return Mask(table), self._read_tensors(folder / "best.safetensors")[WEIGHT]
 
-    def write_state(self, training: Training) -> None:
+    def read_users(self, round: int) -> dict[str, Tensor]:
+        """The users of test, and each metric of each of them in a finished round."""
+        return self._read_tensors(self._round(round) / "users.safetensors")
+
+    def write_state(self, training: Training, stage: Stage) -> None:
         """Keep a training in progress, in one file so that it is whole or absent."""
         progress = training.progress.model_dump_json()
-        self._write_tensors(self._state, training.tensors(), {"progress": progress})
+        self._write_tensors(self._states[stage], training.tensors(), {"progress": progress})
 
-    def restore_state(self, training: Training) -> None:
+    def restore_state(self, training: Training, stage: Stage) -> None:
         """Continue ``training`` from what is kept, if that is of the same round."""
-        if not self._state.exists():
+        path = self._states[stage]
+        if not path.exists():
             return
-        with _readable(self._state), safetensors.safe_open(self._state, "pt") as file:
-            kept = _parse(Progress, (file.metadata() or {})["progress"], self._state)
+        with _readable(path), safetensors.safe_open(path, "pt") as file:
+            kept = _parse(Progress, (file.metadata() or {})["progress"], path)
         if kept.round == training.progress.round:
-            training.restore(self._read_tensors(self._state), kept)
+            training.restore(self._read_tensors(path), kept)
 
     def tidy(self) -> None:
-        """Remove what only a run that goes on needs: its state, and files half written."""
-        self._state.unlink(missing_ok=True)
+        """Remove what only a run that goes on needs: its states, and files half written."""
+        for path in self._states.values():
+            path.unlink(missing_ok=True)
         for path in self.path.rglob(".*.tmp"):
             path.unlink()
 
     def _round(self, round: int) -> Path:
         return self.path / f"round-{round:03d}"
+
+    def _scout(self, round: int) -> Path:
+        return self._round(round) / "scout.safetensors"
 
     def _read_json(self, path: Path) -> dict[str, Any]:
         if not path.exists():
@@ -215,8 +278,10 @@ class RunFolder:
     def _write_json(self, path: Path, content: dict[str, Any]) -> None:
         self._write(path, json.dumps(content, indent=2).encode() + b"\n")
 
-    def _write_lines(self, path: Path, records: Iterable[BaseModel]) -> None:
-        lines = (record.model_dump_json(exclude_none=True) + "\n" for record in records)
+    def _write_lines(
+        self, path: Path, records: Iterable[BaseModel], exclude_none: bool = False
+    ) -> None:
+        lines = (record.model_dump_json(exclude_none=exclude_none) + "\n" for record in records)
         self._write(path, "".join(lines).encode())
 
     def _write(self, path: Path, content: bytes) -> None:

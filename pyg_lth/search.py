@@ -1,69 +1,28 @@
-"""The round loop: train, mask, rewind, retrain."""
+"""Find tickets: a run of one seed, or of several in one folder."""
 
 import contextlib
-import dataclasses
+import itertools
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from pyg_lth import criteria, rewinding, seeding
-from pyg_lth.config import MethodName, PruneConfig, TrainConfig
+from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.errors import InputError
-from pyg_lth.evaluation import Evaluator, popularity_embedding
 from pyg_lth.interruption import deferred_interrupt
-from pyg_lth.masks import Mask, budgets
-from pyg_lth.report import Popularity, Report, RoundResult
+from pyg_lth.methods import METHODS
+from pyg_lth.report import Report
+from pyg_lth.rewinding import to_initialization
+from pyg_lth.rounds import Callback, Rounds
 from pyg_lth.runs import RunFolder
 from pyg_lth.splits import InteractionSplit
-from pyg_lth.training import EpochRecord, Training, Workbench
+from pyg_lth.statistics import Difference, compare
+from pyg_lth.training import Workbench
 
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A way to find masks.
-
-    Args:
-        criterion: Scores the entries of a trained table.
-        schedule: Which round's table and mask are pruned to the next density: the ``previous``
-            round's, or always the ``dense`` one's.
-        rewind: Where the survivors restart.
-    """
-
-    criterion: criteria.Criterion
-    schedule: Literal["previous", "dense"]
-    rewind: rewinding.Rewind
-
-
-METHODS: dict[MethodName, Method] = {
-    "imp": Method(criteria.magnitude, "previous", rewinding.to_initialization),
-    "oneshot": Method(criteria.magnitude, "dense", rewinding.to_initialization),
-    "random": Method(criteria.random, "dense", rewinding.to_initialization),
-}
-
-
-class Callback:
-    """What a caller may want to hear of a search; every method does nothing unless overridden."""
-
-    def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
-        """The graph is ready and the run claimed."""
-
-    def on_popularity(self, popularity: Popularity) -> None:
-        """The popularity ranking was evaluated."""
-
-    def on_round_start(self, training: Training, mask: Mask) -> None:
-        """A round begins, or continues where it was left; ``training.progress`` moves with it."""
-
-    def on_epoch(self, record: EpochRecord) -> None:
-        """An epoch ended."""
-
-    def on_round_end(self, result: RoundResult) -> None:
-        """A round ended, or had ended before the run was resumed."""
+RunAhead = Callable[[Sequence[Path]], None]
 
 
 def find_tickets(
@@ -74,6 +33,7 @@ def find_tickets(
     resume: bool = False,
     callback: Callback | None = None,
     checkpoint_seconds: float = 30.0,
+    run_ahead: RunAhead | None = None,
 ) -> Report:
     """Find winning tickets: rounds of mask, rewind, retrain (paper, Section 3.2).
 
@@ -86,6 +46,9 @@ def find_tickets(
         resume: Whether to continue the run in ``run_dir``.
         callback: Hears of the progress.
         checkpoint_seconds: Time between two savings of the training in progress, in seconds.
+        run_ahead: With several seeds, called with the run folder of each, begun and ready to
+            resume, before they are run here in turn; what it has other processes do in these
+            folders is not done again.
 
     Returns:
         The report, as in ``report.json``.
@@ -93,19 +56,59 @@ def find_tickets(
     Raises:
         InputError: If the graph, the settings or the folder cannot be used.
         KeyboardInterrupt: On Ctrl-C, after the training in progress has been saved.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> config = pyg_lth.PruneConfig(model="mf", dim=8, max_epochs=5, rounds=3, amount=0.2)
+        >>> report = pyg_lth.find_tickets(data, config, run_dir="runs/mine")
+        >>> [f"{ticket.density:.1%}" for ticket in report.rounds]
+        ['80.0%', '64.0%', '51.2%']
     """
     config = config or PruneConfig()
     device = _choose_device(config)
     split = InteractionSplit.from_data(data)
     fingerprint = split.fingerprint()
-    if config.select_on == "valid" and split.valid is None:
-        split = split.hold_out_validation(config.seed)
+    seeds = config.seeds if isinstance(config, PruneConfig) else 1
+    masks = _masks_to_train_under(config, seeds, fingerprint)
+
+    def prepare(seed: int) -> Workbench:
+        own = config.model_copy(update={"seed": seed, **({"seeds": 1} if seeds > 1 else {})})
+        held_out = own.select_on == "valid" and split.valid is None
+        return Workbench.prepare(
+            split.hold_out_validation(seed) if held_out else split, own, device
+        )
+
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
     with kept as path, RunFolder(path) as folder, deferred_interrupt() as interrupted:
-        bench = Workbench.prepare(split, config, device)
+
+        def run(bench: Workbench, folder: RunFolder, masks: RunFolder | None) -> Report:
+            return Rounds(
+                bench, folder, masks, callback or Callback(), checkpoint_seconds, interrupted
+            ).run()
+
+        # What cannot be used is found out before the folder is claimed.
+        first = prepare(config.seed)
         folder.begin(config.model_dump(), fingerprint, resume)
-        search = _Search(bench, folder, callback or Callback(), checkpoint_seconds, interrupted)
-        return search.run()
+        if seeds == 1:
+            return run(first, folder, masks[0])
+        assert isinstance(config, PruneConfig)
+        rest = map(prepare, range(config.seed + 1, config.seed + seeds))
+        folders = [folder.of_seed(config.seed + index) for index in range(seeds)]
+        for index, own in enumerate(folders):
+            settings = {**config.model_dump(), "seed": config.seed + index, "seeds": 1}
+            with own:
+                own.begin(settings, fingerprint, own.begun)
+        if run_ahead is not None:
+            run_ahead([own.path for own in folders])
+        reports: list[Report] = []
+        for bench, own, mask in zip(itertools.chain([first], rest), folders, masks, strict=True):
+            with own:
+                reports.append(run(bench, own, mask))
+            report = _report_together(config, folders, reports)
+            folder.write_report(report)
+        return report
 
 
 def train(
@@ -127,6 +130,14 @@ def train(
     Raises:
         InputError: If the graph, the settings or the folder cannot be used.
         KeyboardInterrupt: On Ctrl-C, after the training in progress has been saved.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> report = pyg_lth.train(data, pyg_lth.TrainConfig(model="mf", dim=8, max_epochs=5))
+        >>> sorted(report.dense.test)
+        ['ndcg@20', 'precision@20', 'recall@20']
     """
     config = config or TrainConfig()
     return find_tickets(
@@ -139,112 +150,60 @@ def train(
     )
 
 
-class _Search:
-    """One search on its way through the rounds."""
+def _report_together(
+    config: PruneConfig, folders: Sequence[RunFolder], reports: Sequence[Report]
+) -> Report:
+    """The report on the seeds done so far, over which users are averaged before the comparison."""
+    done = folders[: len(reports)]
 
-    def __init__(
-        self,
-        bench: Workbench,
-        folder: RunFolder,
-        callback: Callback,
-        checkpoint_seconds: float,
-        interrupted: Callable[[], bool],
-    ):
-        self._bench = bench
-        self._config = bench.config
-        self._folder = folder
-        self._callback = callback
-        self._checkpoint_seconds = checkpoint_seconds
-        self._interrupted = interrupted
-        self._evaluate_test = (
-            bench.evaluator
-            if self._config.select_on == "test"
-            else Evaluator(bench.split, "test", self._config.topk)
+    def users(round: int) -> np.ndarray:
+        metric = config.selection_metric
+        return np.stack([folder.read_users(round)[metric].numpy() for folder in done])
+
+    dense = users(0)
+    differences: list[Difference | None] = [None]
+    for ticket in reports[0].rounds:
+        differences.append(compare(users(ticket.round), dense, config.tolerance, config.seed))
+    return Report.of_seeds(config.model_dump(), reports, differences)
+
+
+def _masks_to_train_under(
+    config: TrainConfig, seeds: int, fingerprint: str
+) -> list[RunFolder | None]:
+    """The run that each seed takes its masks from, after checking what does not go together."""
+    if not isinstance(config, PruneConfig):
+        return [None]
+    method = METHODS[config.method]
+    if config.rewind_epoch and method.rewind is not to_initialization:
+        raise InputError(f"--rewind-epoch does not go with --method {config.method}")
+    if config.mask_from is None:
+        return [None] * seeds
+    if method.regrows:
+        raise InputError(
+            f"--mask-from does not go with --method {config.method}, which moves its masks"
         )
-
-    def run(self) -> Report:
-        """Run the rounds that are not done yet."""
-        self._callback.on_start(self._config, self._bench.split)
-        initial = self._folder.read_initial()
-        if initial is None:
-            initial = self._bench.initialize()
-            self._folder.write_initial(initial)
-        popularity = self._rank_by_popularity()
-        self._callback.on_popularity(popularity)
-        results = self._folder.read_results()
-        self._epochs = self._folder.read_epochs(len(results))
-        for result in results:
-            self._callback.on_round_end(result)
-        rounds = self._config.rounds if isinstance(self._config, PruneConfig) else 0
-        for round in range(len(results), rounds + 1):
-            results.append(self._run_round(round, initial))
-            self._callback.on_round_end(results[-1])
-            self._publish(popularity, results)
-        self._folder.tidy()
-        # Once more, for a run that ended between its last round and the report.
-        return self._publish(popularity, results)
-
-    def _rank_by_popularity(self) -> Popularity:
-        embedding = popularity_embedding(self._bench.split)
-        valid = self._bench.evaluator(embedding) if self._config.select_on == "valid" else None
-        return Popularity(valid=valid, test=self._evaluate_test(embedding))
-
-    def _run_round(self, round: int, initial: Tensor) -> RoundResult:
-        mask, start = self._mask_and_rewind(round, initial)
-        training = Training(self._bench, start, mask, round)
-        self._folder.restore_state(training)
-        self._callback.on_round_start(training, mask)
-        self._last_checkpoint = time.monotonic()
-        training.run(self._callback.on_epoch, lambda: self._after_step(training))
-        known = {self._config.select_on: training.best_metrics}
-        result = RoundResult(
-            round=round,
-            density=mask.density,
-            remaining=mask.remaining,
-            epochs=training.progress.epoch,
-            best_epoch=training.progress.best_epoch,
-            seconds=sum(record.seconds for record in training.progress.history),
-            valid=known.get("valid"),
-            test=known.get("test") or self._evaluate_test(training.best_embedding()),
+    source = RunFolder(config.mask_from)
+    found = source.read_config()
+    if found["dim"] != config.dim or source.read_environment().get("graph") != fingerprint:
+        raise InputError(
+            f"--mask-from {config.mask_from}: its masks are of another graph or dimension; take a "
+            "run on the same data set with the same --dim"
         )
-        self._epochs += training.progress.history
-        self._folder.write_epochs(self._epochs)
-        self._folder.write_round(result, mask, training.best_weight)
-        return result
-
-    def _mask_and_rewind(self, round: int, initial: Tensor) -> tuple[Mask, Tensor]:
-        config = self._config
-        if round == 0 or not isinstance(config, PruneConfig):
-            return Mask.ones(*initial.shape), initial
-        method = METHODS[config.method]
-        mask, trained = self._folder.read_round(round - 1 if method.schedule == "previous" else 0)
-        scores = method.criterion(trained, seeding.generator(config.seed, "criterion", round))
-        keep = budgets(
-            config.scope,
-            self._bench.split.num_users,
-            trained.shape,
-            config.amount,
-            round,
+    theirs = found.get("seeds", 1)
+    if theirs not in (1, seeds):
+        raise InputError(
+            f"--mask-from {config.mask_from} has {theirs} seeds: take --seeds {theirs}, or a run "
+            "of one seed"
         )
-        return criteria.prune(scores, mask, keep), method.rewind(initial, trained)
-
-    def _after_step(self, training: Training) -> None:
-        interrupted = self._interrupted()
-        if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
-            self._folder.write_epochs([*self._epochs, *training.progress.history])
-            self._folder.write_state(training)
-            self._last_checkpoint = time.monotonic()
-        if interrupted:
-            raise KeyboardInterrupt
-
-    def _publish(self, popularity: Popularity, results: list[RoundResult]) -> Report:
-        config = self._config
-        tolerance = config.tolerance if isinstance(config, PruneConfig) else 0.0
-        report = Report.from_results(
-            config.model_dump(), popularity, results, config.selection_metric, tolerance
+    of_seeds = [source.of_seed(found["seed"] + index) for index in range(theirs)]
+    sources = [source] * seeds if theirs == 1 else of_seeds
+    rounds = min(len(folder.read_results()) for folder in sources) - 1
+    if rounds < config.rounds:
+        raise InputError(
+            f"--mask-from {config.mask_from} has masks of {max(rounds, 0)} rounds: give --rounds "
+            "with no more than that"
         )
-        self._folder.write_report(report)
-        return report
+    return list(sources)
 
 
 def _choose_device(config: TrainConfig) -> torch.device:

@@ -14,6 +14,13 @@ def generator(
         seed: The seed of the run.
         *purpose: What the draws are for, such as ``"sampling"``, round, epoch.
         device: Where the draws are made.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth.seeding import generator
+        >>> first, again = (torch.rand(3, generator=generator(0, "sampling", 7)) for _ in range(2))
+        >>> torch.equal(first, again)
+        True
     """
     label = "/".join(str(part) for part in (seed, *purpose))
     digest = hashlib.blake2b(label.encode(), digest_size=8).digest()

@@ -24,6 +24,16 @@ class InteractionSplit:
         train: Interactions to learn from, shape ``[2, E]``, int64, sorted by user then item.
         valid: Interactions that choose epochs, in the same form, or :obj:`None`.
         test: Interactions to report on, in the same form.
+
+    Example:
+        >>> from pyg_lth.datasets import Synthetic
+        >>> from pyg_lth.splits import InteractionSplit
+        >>> data = Synthetic("data/synthetic", 50, 40, 500)[0]
+        >>> split = InteractionSplit.from_data(data)
+        >>> split.num_users, split.num_items
+        (50, 40)
+        >>> split.joint_edge_index().size(1) == 2 * split.train.size(1)
+        True
     """
 
     num_users: int

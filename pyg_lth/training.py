@@ -15,12 +15,13 @@ from pyg_lth.backbones import LightGCN, build_backbone
 from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation import Evaluator, Metrics
+from pyg_lth.losses import LOSSES
 from pyg_lth.masks import Mask
 from pyg_lth.propagation import Propagation
 from pyg_lth.recording import Step
 from pyg_lth.sampling import TripletSampler
 from pyg_lth.splits import InteractionSplit
-from pyg_lth.updates import build_update
+from pyg_lth.updates import Update, build_update
 
 
 class EpochRecord(BaseModel):
@@ -74,7 +75,7 @@ class Workbench:
         split: The interactions, on ``device``.
         device: Where to compute.
         propagation: The normalised adjacency, :obj:`None` for a backbone without layers.
-        sampler: Draws the triplets.
+        sampler: Draws the batches.
         evaluator: Ranks on the part that chooses epochs.
     """
 
@@ -99,9 +100,24 @@ class Workbench:
             propagation=Propagation(split.joint_edge_index(), num_nodes, config.propagation)
             if config.layers
             else None,
-            sampler=TripletSampler(split, config.batch_size),
+            sampler=TripletSampler(
+                split,
+                config.batch_size,
+                LOSSES[config.loss].negatives(config),
+                config.batch_by,
+            ),
             evaluator=Evaluator(split, config.select_on, config.topk),
         )
+
+    def nodes(self, batch: Tensor) -> Tensor:
+        """Return the rows of the joint table that a batch refers to, in its shape.
+
+        Args:
+            batch: Users in its first row and items below, int64, shape ``[2 + n, B]``.
+        """
+        nodes = batch + self.split.num_users
+        nodes[0] = batch[0]
+        return nodes
 
     def initialize(self) -> Tensor:
         """Draw θ₀, Xavier-uniform over the joint table (design, Section 3), on the CPU.
@@ -122,17 +138,34 @@ class Training:
         initial: Where to start from, shape ``[num_nodes, dim]``.
         mask: Which entries live.
         round: Round of the search.
+        epochs_before: Epochs for which the learning rate has decayed already.
+        remask: Called after each epoch with the table, its mask and the number of epochs; returns
+            the mask to go on with.
     """
 
-    def __init__(self, bench: Workbench, initial: Tensor, mask: Mask, round: int):
+    def __init__(
+        self,
+        bench: Workbench,
+        initial: Tensor,
+        mask: Mask,
+        round: int,
+        epochs_before: int = 0,
+        remask: Callable[[Tensor, Mask, int], Mask] | None = None,
+    ):
         self.bench = bench
+        self.mask = self.best_mask = mask
+        self._epochs_before = epochs_before
+        self._remask = remask
         self._model = build_backbone(bench.config, initial.size(0), bench.device)
         with torch.no_grad():
             self._model.embedding.weight.copy_(initial)
-        self._update = build_update(self._model, mask, bench.propagation, bench.config.lr)
+        self._update = self._build_update(mask)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=bench.device)
         self.best_weight = self.model.embedding.weight.detach().clone()
         self.progress = Progress(round=round)
+
+    def _build_update(self, mask: Mask) -> Update:
+        return build_update(self._model, mask, self.bench.propagation, self.bench.config.lr)
 
     @property
     def model(self) -> LightGCN:
@@ -160,11 +193,15 @@ class Training:
         """Return :meth:`step`, on CUDA recorded as a graph; no other step may come between."""
         if self.bench.device.type != "cuda":
             return self.step
-        batch = torch.zeros(3, self.bench.sampler.batch_size, dtype=torch.long)
-        return recording.record(self.step, self.tensors, batch.to(self.bench.device))
+        batch = torch.zeros(
+            self.bench.sampler.batch_shape, dtype=torch.long, device=self.bench.device
+        )
+        return recording.record(self.step, self.tensors, batch)
 
     def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
         config, progress = self.bench.config, self.progress
+        decayed = self._epochs_before + progress.epoch
+        self._update.set_rate(config.lr * config.lr_decay**decayed)
         clock = time.perf_counter()
 
         def elapsed() -> float:
@@ -177,7 +214,7 @@ class Training:
         )
         batches = self.bench.sampler.epoch(source)
         for batch in itertools.islice(batches, progress.step, None):
-            self._loss_sum += step(*batch)
+            self._loss_sum += step(batch)
             progress.step += 1
             progress.seconds += elapsed()
             after_step()
@@ -200,28 +237,40 @@ class Training:
         record.seconds = progress.seconds + elapsed()
         progress.epoch, progress.step, progress.seconds = record.epoch, 0, 0.0
         self._loss_sum.zero_()
-        waited = (progress.epoch - progress.best_epoch) // config.eval_every
-        progress.finished = progress.epoch >= config.max_epochs or waited >= config.patience
+        progress.finished = self._is_finished()
+        if self._remask is not None and not progress.finished:
+            weight = self.model.embedding.weight.detach()
+            self._wear(self._remask(weight, self.mask, progress.epoch))
         return record
 
-    def step(self, user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    def _is_finished(self) -> bool:
+        config, progress = self.bench.config, self.progress
+        waited = (progress.epoch - progress.best_epoch) // config.eval_every
+        return progress.epoch >= config.max_epochs or waited >= config.patience
+
+    def _wear(self, mask: Mask) -> None:
+        """Go on under another mask; what did not live before starts at zero, at rest."""
+        living = self._model.embedding.get_buffer("parametrizations.weight.0.mask")
+        living.copy_(mask.table)
+        for value in self._update.tensors().values():
+            if value.shape == living.shape:
+                value.mul_(living)
+        self.mask = mask
+
+    def step(self, batch: Tensor) -> Tensor:
         """Take one step of Adam on a batch.
 
         Args:
-            user: Users, int64, shape ``[B]``.
-            positive: An item of each user, int64, shape ``[B]``.
-            negative: An item that is not, int64, shape ``[B]``.
+            batch: Users, an item of each, then rows of items that are not, int64, shape
+                ``[2 + n, B]``.
 
         Returns:
             The loss before the step, a scalar without gradient.
         """
-        num_users = self.bench.split.num_users
-        nodes = torch.cat([user, positive + num_users, negative + num_users])
-        out, ego = self._update.lookup(nodes)
-        out_user, out_positive, out_negative = out.view(3, user.numel(), -1)
-        loss = losses.bpr(
-            (out_user * out_positive).sum(dim=1), (out_user * out_negative).sum(dim=1)
-        ) + self.bench.config.reg * losses.l2(ego, user.numel())
+        config, (num_rows, size) = self.bench.config, batch.shape
+        out, ego = self._update.lookup(self.bench.nodes(batch).flatten())
+        loss = LOSSES[config.loss].of_batch(out.view(num_rows, size, -1), batch, config)
+        loss = loss + config.reg * losses.l2(ego, size, negatives=num_rows - 2)
         self._update.apply(loss)
         return loss.detach()
 
@@ -234,6 +283,7 @@ class Training:
         if best is None or metrics[name] > best[name]:
             progress.best_epoch = record.epoch
             self.best_weight = self.model.embedding.weight.detach().clone()
+            self.best_mask = self.mask
 
     @property
     def best_metrics(self) -> Metrics | None:
@@ -253,15 +303,21 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a continued training needs, to be kept beside ``progress``."""
+        # The two masks are often one, and two names of one tensor cannot be written.
+        moving = {"mask": self.mask.table, "best_mask": self.best_mask.table.clone()}
         return {
             "best_weight": self.best_weight,
             "loss_sum": self._loss_sum,
+            **({} if self._remask is None else moving),
             **self._update.tensors(),
         }
 
     def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """Continue from what :meth:`tensors` and ``progress`` were when they were kept."""
         placed = {name: value.to(self.bench.device) for name, value in tensors.items()}
+        if self._remask is not None:
+            self._wear(Mask(tensors["mask"]))
+            self.best_mask = Mask(tensors["best_mask"])
         self._update.restore(placed)
         self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]
         self.progress = progress

@@ -1,9 +1,11 @@
 """What a training step looks up in the embedding table, and how Adam then changes the table."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_lth import kernels
 from pyg_lth.backbones import LightGCN
@@ -19,26 +21,39 @@ STEPS_BEHIND = 1024
 
 
 class DenseUpdate:
-    """Adam on the whole table, as torch has it.
+    """Adam on whole tables, as torch has it.
 
     Args:
-        model: The backbone; its table is masked in place.
-        mask: Which entries live.
+        model: The backbone.
+        parameters: What to train, by name: the table that its embedding is made of, and others.
         propagation: The normalised adjacency, :obj:`None` for a backbone without layers.
         lr: Learning rate.
+        decay: Weight decay of a parameter by its name, 0 unless given.
     """
 
-    def __init__(self, model: LightGCN, mask: Mask, propagation: Propagation | None, lr: float):
+    def __init__(
+        self,
+        model: LightGCN,
+        parameters: dict[str, nn.Parameter],
+        propagation: Propagation | None,
+        lr: float,
+        decay: Mapping[str, float] = MappingProxyType({}),
+    ):
         self._model = model
+        self._parameters = parameters
         self._propagation = propagation
-        self._parameter = apply_mask(model, mask)
+        cuda = model.embedding.weight.is_cuda
         self._optimizer = torch.optim.Adam(
-            [self._parameter],
-            lr=lr,
+            [
+                {"params": [parameter], "weight_decay": decay.get(name, 0.0)}
+                for name, parameter in parameters.items()
+            ],
+            # In a recorded step a number would stay what it was when recorded.
+            lr=torch.tensor(lr, device=model.embedding.weight.device) if cuda else lr,
             betas=BETAS,
             eps=EPSILON,
             fused=True,
-            capturable=self._parameter.is_cuda,
+            capturable=cuda,
         )
 
     def lookup(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,24 +73,36 @@ class DenseUpdate:
     def settle(self) -> None:
         """Bring every row up to date, which they always are here."""
 
+    def set_rate(self, lr: float) -> None:
+        """Go on at another learning rate."""
+        for group in self._optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+
     def tensors(self) -> dict[str, Tensor]:
-        """Weight (masked entries zero) and state of Adam, up to date and not copied."""
-        state = self._optimizer.state[self._parameter]
+        """Parameters (masked entries zero) and state of Adam, up to date and not copied."""
         return {
-            "weight": self._parameter.detach(),
-            **{f"optimizer.{name}": value for name, value in state.items()},
+            **{name: parameter.detach() for name, parameter in self._parameters.items()},
+            **{
+                f"optimizer.{name}.{key}": value
+                for name, parameter in self._parameters.items()
+                for key, value in self._optimizer.state[parameter].items()
+            },
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Continue from what :meth:`tensors` returned."""
-        prefix = "optimizer."
-        with torch.no_grad():
-            self._parameter.copy_(tensors["weight"])
-        self._optimizer.state[self._parameter] = {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
+        for name, parameter in self._parameters.items():
+            prefix = f"optimizer.{name}."
+            with torch.no_grad():
+                parameter.copy_(tensors[name])
+            self._optimizer.state[parameter] = {
+                key.removeprefix(prefix): value
+                for key, value in tensors.items()
+                if key.startswith(prefix)
+            }
 
 
 class RowUpdate:
@@ -137,28 +164,33 @@ class RowUpdate:
             *(self._weight, self._mean, self._square, self._done, self._steps, gradient),
         )
 
+    def set_rate(self, lr: float) -> None:
+        """As :meth:`DenseUpdate.set_rate`."""
+        self._lr = lr
+
     def tensors(self) -> dict[str, Tensor]:
         """As :meth:`DenseUpdate.tensors`."""
         self.settle()
         return {
             "weight": self._weight,
-            "optimizer.step": torch.tensor(float(self._settled)),
-            "optimizer.exp_avg": self._mean,
-            "optimizer.exp_avg_sq": self._square,
+            "optimizer.weight.step": torch.tensor(float(self._settled)),
+            "optimizer.weight.exp_avg": self._mean,
+            "optimizer.weight.exp_avg_sq": self._square,
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """As :meth:`DenseUpdate.restore`."""
         self._weight.copy_(tensors["weight"])
-        self._mean.copy_(tensors["optimizer.exp_avg"])
-        self._square.copy_(tensors["optimizer.exp_avg_sq"])
-        self._settled = int(tensors["optimizer.step"])
+        self._mean.copy_(tensors["optimizer.weight.exp_avg"])
+        self._square.copy_(tensors["optimizer.weight.exp_avg_sq"])
+        self._settled = int(tensors["optimizer.weight.step"])
 
 
-def build_update(
-    model: LightGCN, mask: Mask, propagation: Propagation | None, lr: float
-) -> DenseUpdate | RowUpdate:
+Update = DenseUpdate | RowUpdate
+
+
+def build_update(model: LightGCN, mask: Mask, propagation: Propagation | None, lr: float) -> Update:
     """Choose the update that costs least: rows alone where the gradient has few."""
     if propagation is None and kernels.usable(model.embedding.weight.device):
         return RowUpdate(model, mask, lr)
-    return DenseUpdate(model, mask, propagation, lr)
+    return DenseUpdate(model, {"weight": apply_mask(model, mask)}, propagation, lr)

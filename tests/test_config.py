@@ -8,6 +8,7 @@ from pydantic import ValidationError
 import pyg_lth
 from pyg_lth import config
 from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.losses import LOSSES
 from pyg_lth.propagation import BACKENDS
 from pyg_lth.search import METHODS
 
@@ -21,6 +22,9 @@ def test_the_defaults_are_the_paper_s():
         "lr": 1e-3,
         "batch_size": 2048,
         "reg": 1e-4,
+        "loss": "bpr",
+        "negatives": 1,
+        "batch_by": "user",
         "max_epochs": 1000,
         "amount": 0.1,
         "method": "imp",
@@ -62,8 +66,14 @@ def test_settings_are_frozen():
         ("lr", 0),
         ("lr", float("nan")),
         ("lr", float("inf")),
+        ("lr_decay", 0),
+        ("lr_decay", 1.1),
         ("batch_size", 0),
         ("reg", -1e-9),
+        ("loss", "bce"),
+        ("temperature", 0),
+        ("negatives", 0),
+        ("batch_by", "item"),
         ("max_epochs", 0),
         ("patience", 0),
         ("eval_every", 0),
@@ -77,6 +87,9 @@ def test_settings_are_frozen():
         ("amount", 1),
         ("method", "magnitude"),
         ("scope", "column"),
+        ("rewind_epoch", -1),
+        ("threshold", "column"),
+        ("seeds", 0),
         ("tolerance", -0.1),
         ("tolerance", 1),
     ],
@@ -97,6 +110,26 @@ def test_mf_with_layers_is_refused():
         TrainConfig(model="mf", layers=2)
 
 
+def test_negatives_are_refused_with_softmax():
+    with pytest.raises(ValidationError, match="softmax takes its negatives from the batch"):
+        TrainConfig(loss="softmax", negatives=2)
+    assert TrainConfig(loss="softmax", negatives=1).negatives == 1
+
+
+@pytest.mark.parametrize("settings", [{"max_epochs": 9}, {"patience": 1, "eval_every": 4}])
+def test_an_epoch_that_the_dense_round_may_not_reach_is_no_epoch_to_rewind_to(settings):
+    with pytest.raises(ValidationError, match="the dense round may stop at epoch"):
+        PruneConfig(rewind_epoch=10, **settings)
+    assert PruneConfig(rewind_epoch=8, **settings).rewind_epoch == 8
+
+
+def test_presets_change_defaults_of_settings_there_are():
+    assert set(config.PRESETS) == set(get_args(config.PresetName))
+    assert config.PRESETS["honest"] == {}
+    paper = PruneConfig(**config.PRESETS["paper"])
+    assert (paper.select_on, paper.patience, paper.eval_every, paper.rounds) == ("test", 100, 1, 30)
+
+
 def test_lightgcn_may_have_no_layers():
     assert TrainConfig(layers=0).layers == 0
 
@@ -108,8 +141,13 @@ def test_the_hash_is_the_same_on_every_machine():
         "layers": 0,
         "propagation": "csr",
         "lr": 0.001,
+        "lr_decay": 1.0,
         "batch_size": 512,
         "reg": 1e-4,
+        "loss": "bpr",
+        "temperature": 0.1,
+        "negatives": 1,
+        "batch_by": "user",
         "max_epochs": 100,
         "patience": 10,
         "eval_every": 5,
@@ -119,7 +157,7 @@ def test_the_hash_is_the_same_on_every_machine():
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "7a41eb1c885d"
+    assert TrainConfig(**settings).stable_hash() == "8aacd2d667e4"
 
 
 def test_equal_settings_share_a_hash_however_they_are_written():
@@ -136,8 +174,13 @@ def test_different_settings_differ_in_their_hash():
         "layers": 2,
         "propagation": "scatter",
         "lr": 2e-3,
+        "lr_decay": 0.9,
         "batch_size": 2049,
         "reg": 0.0,
+        "loss": "softmax",
+        "temperature": 0.2,
+        "negatives": 2,
+        "batch_by": "edge",
         "max_epochs": 999,
         "patience": 9,
         "eval_every": 4,
@@ -149,6 +192,10 @@ def test_different_settings_differ_in_their_hash():
         "amount": 0.2,
         "method": "random",
         "scope": "row",
+        "rewind_epoch": 3,
+        "threshold": "entry",
+        "mask_from": "runs/other",
+        "seeds": 2,
         "tolerance": 0.01,
     }
     assert set(changes) == set(PruneConfig.model_fields)
@@ -159,6 +206,7 @@ def test_different_settings_differ_in_their_hash():
 def test_names_in_the_settings_are_those_implemented():
     assert set(get_args(config.MethodName)) == set(METHODS)
     assert set(get_args(config.PropagationName)) == {"auto", *BACKENDS}
+    assert set(get_args(config.LossName)) == set(LOSSES)
     assert set(get_args(config.ModelName)) == set(config.DEFAULT_LAYERS)
 
 

@@ -29,7 +29,7 @@ NO_DRAWS = torch.Generator()
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_two_rounds_of_pruning_worked_by_hand(scope):
-    scores = criteria.magnitude(WEIGHT, NO_DRAWS)
+    scores = criteria.magnitude(WEIGHT, NO_DRAWS, torch.zeros_like)
     mask = criteria.prune(scores, Mask.ones(4, 2), budgets(scope, 2, (4, 2), 0.25, 1))
     assert mask.table.int().tolist() == BY_HAND[scope]
     mask = criteria.prune(scores, mask, budgets(scope, 2, (4, 2), 0.25, 2))
@@ -97,7 +97,7 @@ def test_every_budget_is_met_exactly(entries_wanted, scope, score):
     shape = (num_users + num_items, dim)
     mask, weight = Mask.ones(*shape), torch.randn(shape)
     for round in range(1, 15):
-        scores = score(weight, seeding.generator(0, round))
+        scores = score(weight, seeding.generator(0, round), torch.zeros_like)
         mask = criteria.prune(scores, mask, budgets(scope, num_users, shape, 0.29, round))
         assert mask.remaining == entries_wanted(scope, num_users, num_items, dim, round)
         if scope == "user":
@@ -155,7 +155,7 @@ def test_a_budget_beyond_what_lives_is_refused(each_row):
 
 def test_random_scores_come_from_the_generator_alone():
     def draw(seed):
-        return criteria.random(WEIGHT, torch.Generator().manual_seed(seed))
+        return criteria.random(WEIGHT, torch.Generator().manual_seed(seed), torch.zeros_like)
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))

@@ -7,6 +7,8 @@ from pyg_lth.recording import record
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import Training, Workbench
 
+KINDS = [{}, {"negatives": 3, "batch_by": "edge"}, {"loss": "softmax"}]
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 
@@ -15,16 +17,17 @@ def prepare(graph, config, device):
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])
-def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_config, model):
-    config = quick_config(model=model)
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_config, model, kind):
+    config = quick_config(model=model, **kind)
     on_cpu, on_cuda = (prepare(taste_graph, config, device) for device in ("cpu", "cuda"))
     initial = on_cpu.initialize()
     mask = Mask(torch.rand(initial.shape) < 0.6)
     batches = list(on_cpu.sampler.epoch(torch.Generator().manual_seed(0)))[:5]
     cpu, cuda = (Training(bench, initial, mask, round=0) for bench in (on_cpu, on_cuda))
     for batch in batches:
-        loss = cuda.step(*(part.cuda() for part in batch))
-        assert loss.item() == pytest.approx(cpu.step(*batch).item(), abs=1e-5)
+        loss = cuda.step(batch.cuda())
+        assert loss.item() == pytest.approx(cpu.step(batch).item(), abs=1e-5)
     embeddings = []
     for training in (cpu, cuda):
         with torch.no_grad():
@@ -38,8 +41,9 @@ def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_con
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])
-def test_steps_never_wait_for_the_device(taste_graph, quick_config, model):
-    bench = prepare(taste_graph, quick_config(model=model), "cuda")
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_never_wait_for_the_device(taste_graph, quick_config, model, kind):
+    bench = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
     initial = bench.initialize()
     training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
     batches = bench.sampler.epoch(torch.Generator("cuda").manual_seed(0))
@@ -47,22 +51,23 @@ def test_steps_never_wait_for_the_device(taste_graph, quick_config, model):
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
-            training.step(*batch)
+            training.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])
-def test_the_recorded_step_equals_the_plain_one(taste_graph, quick_config, model, recwarn):
-    bench = prepare(taste_graph, quick_config(model=model), "cuda")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_recorded_step_equals_the_plain_one(taste_graph, quick_config, model, kind, recwarn):
+    bench = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
     initial = bench.initialize()
     mask = Mask(torch.rand(initial.shape) < 0.6)
     plain, recorded = (Training(bench, initial, mask, round=0) for _ in range(2))
     batches = list(bench.sampler.epoch(torch.Generator("cuda").manual_seed(0)))
-    step = record(recorded.step, recorded.tensors, torch.stack(batches[0]))
+    step = record(recorded.step, recorded.tensors, batches[0])
     assert not recwarn.list
     for batch in batches:
-        assert step(*batch).item() == pytest.approx(plain.step(*batch).item(), abs=1e-5)
+        assert step(batch).item() == pytest.approx(plain.step(batch).item(), abs=1e-5)
     for name, value in plain.tensors().items():
         torch.testing.assert_close(recorded.tensors()[name], value, atol=1e-4, rtol=1e-4)
 

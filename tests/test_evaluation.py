@@ -4,6 +4,12 @@ import sys
 
 import pytest
 import torch
+from torch_geometric.metrics import (
+    LinkPredMetricCollection,
+    LinkPredNDCG,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
 
 from pyg_lth import InputError, ranking
 from pyg_lth.evaluation import Evaluator, popularity_embedding
@@ -25,12 +31,14 @@ def items_of(index, user):
     return set(index[1][index[0] == user].tolist())
 
 
-def naive_metrics(split, part, k, embedding):
-    """Rank for one user after the other and average in Python."""
+def naive_per_user(split, part, k, embedding, among=None):
+    """Rank for one user after the other in Python; the metrics of those with ground truth."""
     truth = {"valid": split.valid, "test": split.test}[part]
-    totals, count = [0.0, 0.0, 0.0], 0
+    metrics = {}
     for user in range(split.num_users):
         wanted = items_of(truth, user)
+        if among is not None:
+            wanted &= among
         if not wanted:
             continue
         seen = items_of(split.train, user)
@@ -45,11 +53,18 @@ def naive_metrics(split, part, k, embedding):
         hits = [rank for rank, item in enumerate(ranked) if item in wanted]
         gain = sum(1 / math.log2(rank + 2) for rank in hits)
         ideal = sum(1 / math.log2(rank + 2) for rank in range(min(len(wanted), k)))
-        values = (len(hits) / k, len(hits) / len(wanted), gain / ideal)
-        totals = [total + value for total, value in zip(totals, values, strict=True)]
-        count += 1
-    names = (f"precision@{k}", f"recall@{k}", f"ndcg@{k}")
-    return {name: total / count for name, total in zip(names, totals, strict=True)}
+        metrics[user] = (len(hits) / k, len(hits) / len(wanted), gain / ideal)
+    return metrics
+
+
+def names_at(k):
+    return (f"precision@{k}", f"recall@{k}", f"ndcg@{k}")
+
+
+def naive_metrics(split, part, k, embedding):
+    """The mean over the users."""
+    columns = zip(*naive_per_user(split, part, k, embedding).values(), strict=True)
+    return {name: sum(v) / len(v) for name, v in zip(names_at(k), columns, strict=True)}
 
 
 def random_embedding(split, dim=5):
@@ -64,6 +79,64 @@ def test_metrics_equal_a_naive_loop_over_the_users(part, k, seed):
     embedding = random_embedding(split)
     expected = naive_metrics(split, part, k, embedding)
     assert Evaluator(split, part, k)(embedding) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("among", [None, {1, 2, 5, 9}], ids=["all", "some"])
+def test_metrics_of_each_user_equal_a_naive_loop(part, k, among):
+    split = random_split(5)
+    embedding = random_embedding(split)
+    evaluate = Evaluator(split, part, k)
+    ranked = evaluate.rank(embedding)
+    items = None
+    if among is not None:
+        items = torch.zeros(split.num_items, dtype=torch.bool)
+        items[list(among)] = True
+    values = evaluate.per_user(ranked, items)
+    expected = naive_per_user(split, part, k, embedding, among)
+    assert evaluate.users.tolist() == list(naive_per_user(split, part, k, embedding))
+    assert list(values) == list(names_at(k))
+    for name, column in zip(values, zip(*expected.values(), strict=True), strict=True):
+        assert values[name].dtype == torch.float
+        assert values[name].tolist() == pytest.approx(column, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [3, 20])
+def test_metrics_are_those_of_pyg_and_the_means_of_the_users(k):
+    split = random_split(6)
+    embedding = random_embedding(split)
+    evaluate = Evaluator(split, "test", k)
+    ranked = evaluate.rank(embedding)
+    row = torch.searchsorted(evaluate.users, split.test[0])
+    peers = LinkPredMetricCollection([LinkPredPrecision(k), LinkPredRecall(k), LinkPredNDCG(k)])
+    peers.update(ranked, torch.stack([row, split.test[1]]))
+    metrics = evaluate(embedding)
+    assert list(metrics.values()) == [float(value) for value in peers.compute().values()]
+    assert metrics == {name: float(v.mean()) for name, v in evaluate.per_user(ranked).items()}
+
+
+def test_items_that_are_nobodys_ground_truth_leave_no_user():
+    split = random_split(7)
+    evaluate = Evaluator(split, "test", 5)
+    ranked = evaluate.rank(random_embedding(split))
+    among = torch.ones(split.num_items, dtype=torch.bool)
+    among[split.test[1]] = False
+    values = evaluate.per_user(ranked, among)
+    assert [value.tolist() for value in values.values()] == [[], [], []]
+
+
+def test_ranked_lists_are_no_longer_than_there_are_items():
+    split = random_split(8)
+    evaluate = Evaluator(split, "test", 20)
+    ranked = evaluate.rank(random_embedding(split))
+    assert ranked.shape == (evaluate.users.numel(), split.num_items)
+    assert ranked.dtype == torch.long
+    for user, line in zip(evaluate.users.tolist(), ranked.tolist(), strict=True):
+        seen = items_of(split.train, user) | items_of(split.valid, user)
+        unseen = set(range(split.num_items)) - seen
+        assert set(line[: len(unseen)]) == unseen
+        assert set(line[len(unseen) :]) <= {split.num_items}
 
 
 def test_without_validation_the_test_ranking_hides_train_alone():

@@ -253,7 +253,7 @@ def test_a_step_multiplies_the_whole_matrix_once_less_each_way(
         run(name, *arguments)
 
     monkeypatch.setattr(kernels, "call", spy)
-    training.step(*batch)
+    training.step(batch)
     products = ["product"] * (num_layers - 1)
     assert calls == [*products, "gather", "scatter", *products]
 
@@ -308,11 +308,11 @@ def test_without_a_library_native_names_the_remedy(without_library, joint_edges)
 def test_a_step_without_a_library_is_that_with_one(small_graph, quick_config, monkeypatch):
     config = quick_config(layers=3)
     training, batch = first_step(small_graph, config)
-    expected = training.step(*batch), training.model.embedding.weight.detach()
+    expected = training.step(batch), training.model.embedding.weight.detach()
     monkeypatch.setattr(kernels, "library", lambda: None)
     training, batch = first_step(small_graph, config)
     assert training.bench.propagation.backend == "csr"
-    actual = training.step(*batch), training.model.embedding.weight.detach()
+    actual = training.step(batch), training.model.embedding.weight.detach()
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 

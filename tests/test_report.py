@@ -1,9 +1,11 @@
 import json
+import math
 import re
 
 import pytest
 
 from pyg_lth import PruneConfig, Report, TrainConfig
+from pyg_lth.analysis import Groups, GroupSizes
 from pyg_lth.report import (
     COLUMNS,
     Popularity,
@@ -13,13 +15,20 @@ from pyg_lth.report import (
     table_rows,
     to_markdown,
 )
+from pyg_lth.statistics import Difference
 
 
 def metrics(recall):
     return {"precision@20": recall / 2, "recall@20": recall, "ndcg@20": recall / 4}
 
 
-def result(round, remaining, recall, best_epoch=10):
+def difference(recall, dense, low=-0.1, high=0.2, p_value=0.01):
+    return Difference(
+        relative=recall / dense - 1 if dense else None, low=low, high=high, p_value=p_value
+    )
+
+
+def result(round, remaining, recall, best_epoch=10, dense=0.4, **more):
     return RoundResult(
         round=round,
         density=remaining / 100_000,
@@ -27,19 +36,27 @@ def result(round, remaining, recall, best_epoch=10):
         epochs=20,
         best_epoch=best_epoch,
         seconds=12.34,
+        cost_seconds=24.68,
         valid=metrics(recall + 0.1),
         test=metrics(recall),
+        difference=difference(recall, dense) if round else None,
+        epochs_to_dense=5 if round else None,
+        **more,
     )
+
+
+GROUPS = Groups(
+    users=GroupSizes(nodes=[1], interactions=[2]), items=GroupSizes(nodes=[1], interactions=[2])
+)
 
 
 def build(*results, config=None, popularity=0.1):
     config = config or PruneConfig(rounds=3)
-    return Report.from_results(
+    return Report.of_seed(
         config.model_dump(),
+        GROUPS,
         Popularity(valid=metrics(0.2), test=metrics(popularity)),
         list(results),
-        metric="recall@20",
-        tolerance=getattr(config, "tolerance", 0.0),
     )
 
 
@@ -70,7 +87,7 @@ def test_the_tolerance_of_the_settings_counts():
     config = PruneConfig(rounds=1, tolerance=0.3)
     report = build(result(0, 100_000, 0.4), result(1, 50_000, 0.3), config=config)
     assert report.sparsest_winner.round == 1
-    assert "tolerance 0.3" in caption(report)
+    assert "tolerance (0.3)" in caption(report)
 
 
 def test_without_a_winner_the_report_says_null():
@@ -100,13 +117,83 @@ def test_json_round_trips(report):
 
 
 def test_the_table_has_a_row_for_popularity_dense_and_each_ticket(report):
-    assert table_rows(report) == [
-        ("popular", "", "", "", "0.1000", "-75.0%", "0.0250", "", ""),
-        ("dense", "100.00%", "100,000", "10/20", "0.4000", "", "0.1000", "12.3", ""),
-        ("1", "50.00%", "50,000", "10/20", "0.5000", "+25.0%", "0.1250", "12.3", "strict"),
-        ("2", "25.00%", "25,000", "15/20", "0.4000", "+0.0%", "0.1000", "12.3", "yes"),
-        ("3", "12.50%", "12,500", "10/20", "0.3000", "-25.0%", "0.0750", "12.3", "no"),
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table_rows(report)]
+    assert rows[0] == {
+        **dict.fromkeys(COLUMNS, ""),
+        **{"round": "popular", "recall": "0.1000", "vs dense": "-75.0%", "ndcg": "0.0250"},
+    }
+    assert rows[1] == {
+        **dict.fromkeys(COLUMNS, ""),
+        **{"round": "dense", "density": "100.00%", "remaining": "100,000", "epochs": "10/20"},
+        **{"recall": "0.4000", "ndcg": "0.1000", "seconds": "12.3"},
+    }
+    assert rows[2] == {
+        **{"round": "1", "density": "50.00%", "remaining": "50,000", "epochs": "10/20"},
+        **{"recall": "0.5000", "vs dense": "+25.0%", "95% interval": "-10.0%..+20.0%"},
+        **{"p": "0.030", "ndcg": "0.1250", "to dense": "5", "seconds": "12.3", "wins": "strict"},
+    }
+    assert [row["wins"] for row in rows[2:]] == ["strict", "yes", "no"]
+
+
+def test_p_values_are_adjusted_for_the_number_of_rounds(report):
+    assert [ticket.p_adjusted for ticket in report.rounds] == pytest.approx([0.03] * 3)
+
+
+def test_a_difference_without_an_interval_leaves_its_cell_empty():
+    lonely = result(1, 50_000, 0.5).model_copy(
+        update={"difference": Difference(relative=None, low=None, high=None, p_value=1.0)}
+    )
+    report = build(result(0, 100_000, 0.4), lonely)
+    assert table_rows(report)[2][COLUMNS.index("95% interval")] == ""
+    assert conclusion(report).startswith("Sparsest winning ticket: round 1")
+
+
+def test_both_readings_are_concluded(report):
+    assert report.sparsest_strict_winner.model_dump() == {"round": 1, "density": 0.5}
+    text = conclusion(report)
+    assert "round 2, which keeps 25.00%" in text
+    assert "In the strict reading: round 1, which keeps 50.00%" in text
+    assert "+25.0% against dense (95% interval -10.0% to +20.0%)" in text
+
+
+def of_two_seeds(p_value=0.01, recalls=(0.5, 0.3)):
+    config = PruneConfig(rounds=1, seeds=2, tolerance=0.1)
+    reports = [
+        build(result(0, 100_000, 0.4), result(1, 50_000, recall), config=seed)
+        for recall, seed in zip(recalls, (PruneConfig(seed=0), PruneConfig(seed=1)), strict=True)
     ]
+    differences = [None, difference(sum(recalls) / 2, 0.4, p_value=p_value)]
+    return Report.of_seeds(config.model_dump(), reports, differences)
+
+
+def test_several_seeds_give_means_and_standard_deviations():
+    report = of_two_seeds()
+    assert report.seeds == [0, 1]
+    (ticket,) = report.rounds
+    assert ticket.test == pytest.approx(metrics(0.4))
+    assert ticket.test_sd["recall@20"] == pytest.approx(math.sqrt(0.02))
+    assert table_rows(report)[2][COLUMNS.index("recall")] == "0.4000±0.1414"
+    assert "over 2 seeds" in caption(report)
+    assert "seeds 0, 1" in to_markdown(report).splitlines()[0]
+
+
+@pytest.mark.parametrize(("p_value", "wins"), [(0.01, True), (0.2, False)])
+def test_with_several_seeds_a_win_must_hold_statistically(p_value, wins):
+    (ticket,) = of_two_seeds(p_value).rounds
+    assert ticket.wins == wins
+
+
+def test_a_seed_that_never_reaches_dense_leaves_no_mean_to_tell():
+    reports = [
+        build(result(0, 100_000, 0.4), ticket)
+        for ticket in (
+            result(1, 50_000, 0.4),
+            result(1, 50_000, 0.4).model_copy(update={"epochs_to_dense": None}),
+        )
+    ]
+    together = Report.of_seeds(PruneConfig(seeds=2).model_dump(), reports, [None, difference(4, 4)])
+    assert together.rounds[0].epochs_to_dense is None
+    assert reports[0].rounds[0].epochs_to_dense == 5
 
 
 def test_every_row_has_as_many_cells_as_there_are_columns(report):
@@ -114,7 +201,7 @@ def test_every_row_has_as_many_cells_as_there_are_columns(report):
 
 
 def test_a_dense_model_that_finds_nothing_has_no_change_to_show():
-    report = build(result(0, 100_000, 0.0), result(1, 50_000, 0.2))
+    report = build(result(0, 100_000, 0.0), result(1, 50_000, 0.2, dense=0.0))
     assert [row[COLUMNS.index("vs dense")] for row in table_rows(report)] == ["", "", ""]
 
 

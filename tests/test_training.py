@@ -7,8 +7,10 @@ import torch
 from torch_geometric import nn
 
 from pyg_lth import InputError, Mask, TrainConfig, kernels, losses
-from pyg_lth.evaluation import Evaluator
+from pyg_lth.backbones import build_backbone
+from pyg_lth.evaluation import Evaluator, popularity_embedding
 from pyg_lth.masks import MaskedWeight
+from pyg_lth.sampling import TripletSampler
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import Progress, Training, Workbench
 
@@ -46,6 +48,92 @@ def test_the_final_recall_lies_in_its_golden_band(taste_graph, model, seed):
     assert in_band(model, taste_graph, seed)
 
 
+# Losses and batches apart from the default. On a graph this small a lower temperature overfits.
+KINDS = {
+    "several negatives": {"negatives": 3},
+    "by edge": {"batch_by": "edge"},
+    "several by edge": {"negatives": 3, "batch_by": "edge"},
+    "softmax": {"loss": "softmax", "temperature": 0.5},
+    "softmax by edge": {"loss": "softmax", "temperature": 0.5, "batch_by": "edge"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", BANDS)
+def test_every_loss_and_batch_beats_popularity(taste_graph, model, kind):
+    config = TrainConfig(
+        model=model, dim=16, batch_size=256, lr=0.01, max_epochs=15, topk=10, **KINDS[kind]
+    )
+    bench = prepare(without_some_edges(taste_graph), config)
+    training = dense_training(bench)
+    training.run()
+    epochs = [record.loss for record in training.progress.history]
+    assert epochs[-1] < 0.9 * epochs[0]
+    evaluator = Evaluator(bench.split, "test", 10)
+    popular = evaluator(popularity_embedding(bench.split))["recall@10"]
+    assert evaluator(training.best_embedding())["recall@10"] > 1.1 * popular
+
+
+def without_some_edges(graph):
+    """Let users differ in their degree, so that drawing them by it differs from uniformly."""
+    graph = copy.copy(graph)
+    user, item = graph["user", "rates", "item"].edge_index
+    kept = (user % 4 > 0) | (item % 2 == 0)
+    graph["user", "rates", "item"].edge_index = torch.stack([user[kept], item[kept]])
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("settings", "negatives", "by"),
+    [
+        ({}, 1, "user"),
+        ({"negatives": 3, "batch_by": "edge"}, 3, "edge"),
+        ({"loss": "softmax"}, 0, "user"),
+        ({"loss": "softmax", "batch_by": "edge"}, 0, "edge"),
+    ],
+)
+def test_batches_are_drawn_as_the_settings_say(taste_graph, settings, negatives, by):
+    bench = prepare(without_some_edges(taste_graph), TrainConfig(model="mf", **settings))
+    drawn, expected = (
+        sampler.sample(100, torch.Generator().manual_seed(0))
+        for sampler in (bench.sampler, TripletSampler(bench.split, 8, negatives, by))
+    )
+    assert torch.equal(drawn, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", BANDS)
+def test_a_step_lowers_the_loss_of_its_settings(taste_graph, model, kind):
+    """The loss of a step is that of the formulas on propagated rows, and Adam's first step."""
+    config = TrainConfig(model=model, dim=8, batch_size=64, lr=0.01, reg=0.5, **KINDS[kind])
+    bench = prepare(taste_graph, config)
+    initial = 10 * bench.initialize()
+    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
+    user, positive, *negatives = batch = next(bench.sampler.epoch(torch.Generator()))
+    model = build_backbone(config, initial.size(0), CPU)
+    with torch.no_grad():
+        model.embedding.weight.copy_(initial)
+    users, items = model.get_embedding(bench.propagation).split([200, 150])
+    ego_users, ego_items = model.embedding.weight.split([200, 150])
+    norms = ego_users[user].square().sum() + ego_items[positive].square().sum()
+    if config.loss == "softmax":
+        assert not negatives
+        expected = losses.softmax(users[user], items[positive], positive, 0.5)
+    else:
+        assert len(negatives) == config.negatives
+        scores = [(users[user] * items[row]).sum(dim=1) for row in (positive, *negatives)]
+        expected = losses.bpr(scores[0], torch.stack(scores[1:]))
+        norms = norms + sum(ego_items[row].square().sum() for row in negatives) / len(negatives)
+    expected = expected + 0.5 * norms / 2 / 64
+    (gradient,) = torch.autograd.grad(expected, model.embedding.parameters())
+    assert training.step(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+    # Adam first moves each entry by the learning rate, against the sign of its gradient.
+    moved = training.model.embedding.weight.detach() - initial
+    large = gradient.abs() > 1e-4
+    assert large.float().mean() > 0.2
+    torch.testing.assert_close(moved[large], -0.01 * gradient[large].sign(), rtol=1e-2, atol=0)
+
+
 def without_zero_grad(monkeypatch):
     monkeypatch.setattr(torch.optim.Optimizer, "zero_grad", lambda self, set_to_none=True: None)
     monkeypatch.setattr(kernels, "usable", lambda device: False)
@@ -64,7 +152,7 @@ def swapped_loss(monkeypatch):
 
 
 def without_l2(monkeypatch):
-    monkeypatch.setattr(losses, "l2", lambda ego, batch_size: 0 * ego.sum())
+    monkeypatch.setattr(losses, "l2", lambda ego, batch_size, negatives: 0 * ego.sum())
 
 
 def unmasked_gradient(monkeypatch):
@@ -125,7 +213,7 @@ def assert_steps_equal_stock(graph, model, num_steps):
     assert len(batches) == num_steps
     expected_losses, expected_weight = stock_training(bench, initial, mask, batches)
     training = Training(bench, initial, mask, round=0)
-    actual_losses = [training.step(*batch).item() for batch in batches]
+    actual_losses = [training.step(batch).item() for batch in batches]
     weight = training.model.embedding.weight.detach()
     assert actual_losses == pytest.approx(expected_losses, abs=1e-6, rel=1e-6)
     # Adam divides by the gradient's own size, so where that is nearly zero rounding shows.
@@ -264,7 +352,7 @@ def test_every_epoch_of_every_round_draws_its_own_triplets(bench):
         initial = bench.initialize()
         training = Training(bench, initial, Mask.ones(*initial.shape), round)
         step = training.step
-        training.step = lambda *batch, step=step: drawn.append(torch.stack(batch)) or step(*batch)
+        training.step = lambda batch, step=step: drawn.append(batch) or step(batch)
         training.run()
     assert len(drawn) == 2 * 4 * bench.sampler.steps
     assert len({tuple(batch.flatten().tolist()) for batch in drawn}) == len(drawn)

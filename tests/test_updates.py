@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from pyg_lth import MF, Mask, kernels, losses, updates
+from pyg_lth import MF, Mask, apply_mask, kernels, losses, updates
 from pyg_lth.updates import DenseUpdate, RowUpdate, build_update
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
@@ -16,11 +16,14 @@ def dense_and_rows(dim, density=0.7, lr=0.01):
     initial = torch.randn(NUM_NODES, dim) * 0.1
     mask = Mask(torch.rand(initial.shape) < density)
     pair = []
-    for update in (lambda *args: DenseUpdate(*args, None, lr), lambda *args: RowUpdate(*args, lr)):
+    for update in (
+        lambda model: DenseUpdate(model, {"weight": apply_mask(model, mask)}, None, lr),
+        lambda model: RowUpdate(model, mask, lr),
+    ):
         model = MF(NUM_NODES, dim)
         with torch.no_grad():
             model.embedding.weight.copy_(initial)
-        pair.append(update(model, mask))
+        pair.append(update(model))
     return mask, *pair
 
 

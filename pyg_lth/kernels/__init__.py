@@ -19,9 +19,9 @@ _MATRIX = (torch.int64, torch.int32, torch.float32)
 _SIGNATURES: dict[str, tuple[torch.dtype | type[int] | type[float], ...]] = {
     "gather": (*_MATRIX, torch.int64, int, torch.float32, int, int, torch.float32),
     "scatter": (*_MATRIX, torch.int64, int, int, torch.float32, int, int, torch.float32),
-    "draw": (
-        *(torch.float64, int, torch.int64, int, torch.int64, torch.int64, torch.int64, int),
-        *(torch.int64, torch.int64, torch.int64),
+    "draw_batch": (
+        *(torch.float64, int, int, torch.int64, int),
+        *(torch.int64, torch.int64, torch.int64, int, torch.int64),
     ),
     "distinct": (torch.int64, int, int, torch.int32, torch.int64, torch.int64, torch.int64),
     "add_up": (torch.int64, int, torch.float32, int, int, torch.float32),

@@ -1,0 +1,5 @@
+"""``python -m pyg_lth.cli``: the command line, for where the installed command is not at hand."""
+
+from pyg_lth.cli import main
+
+main()
