@@ -1,6 +1,7 @@
 """Sphinx builds these pages: ``make docs``."""
 
 import os
+import re
 import sysconfig
 from importlib import metadata
 from typing import Any
@@ -36,8 +37,6 @@ extensions = [
 exclude_patterns = ["tutorial", "_build"]
 # Docstrings put code between single backquotes too.
 default_role = "literal"
-# Two hyphens begin a flag and are no dash.
-smartquotes_action = "qe"
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -80,6 +79,16 @@ html_show_copyright = False
 html_show_sourcelink = False
 
 
+def mark_flags(text: str) -> str:
+    """Mark flags as code, or their two hyphens would become a dash."""
+    return re.sub(r"(?<![\w`-])--[a-z][a-z-]*", r"``\g<0>``", text)
+
+
+def mark_flags_in_help(app: Any, context: Any, lines: list[str]) -> None:
+    """Mark the flags in what a command or its options say of themselves."""
+    lines[:] = [line if line.startswith("..") else mark_flags(line) for line in lines]
+
+
 def described_fields(subject: Any) -> dict[str, Any]:
     """The fields of a pydantic model that say what they are."""
     if not (isinstance(subject, type) and issubclass(subject, BaseModel)):
@@ -95,7 +104,8 @@ def list_fields(
     if fields:
         lines.append("")
     for key, field in fields:
-        lines.append(f":param {key}: {field.description} Default: ``{field.default!r}``.")
+        description = mark_flags(field.description)
+        lines.append(f":param {key}: {description} Default: ``{field.default!r}``.")
 
 
 def leave_out_fields(
@@ -121,3 +131,5 @@ def setup(app: Any) -> None:
     # After napoleon, which has turned the docstring into reStructuredText by then.
     app.connect("autodoc-process-docstring", list_fields, priority=900)
     app.connect("autodoc-process-signature", leave_out_fields)
+    for part in ("description", "options"):
+        app.connect(f"sphinx-click-process-{part}", mark_flags_in_help)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pyg_lth.report import Report, RoundResult, Ticket, Winner
+from pyg_lth.report import Report, RoundResult, Ticket, number
 from pyg_lth.statistics import ALPHA, Difference
 
 
@@ -31,13 +31,8 @@ def subject(report: Report) -> RoundResult:
     ticket, the dense model.
     """
     if report.sparsest_winner is not None:
-        return ticket_of(report, report.sparsest_winner)
+        return report.ticket(report.sparsest_winner)
     return max(report.rounds, key=lambda ticket: ticket.test[report.metric], default=report.dense)
-
-
-def ticket_of(report: Report, winner: Winner) -> Ticket:
-    """The round of a winner."""
-    return next(ticket for ticket in report.rounds if ticket.round == winner.round)
 
 
 def limits(report: Report) -> list[str]:
@@ -113,7 +108,7 @@ def _which(report: Report) -> Iterator[str]:
     elif strict == report.sparsest_winner:
         yield "The same in the strict reading: its best epoch came no later than dense's."
     else:
-        place = _place(report, ticket_of(report, strict))
+        place = _place(report, report.ticket(strict))
         yield f"In the strict reading (best epoch no later than dense's): {place}."
 
 
@@ -151,7 +146,7 @@ def _against_what(report: Report) -> Iterator[str]:
         reached = (
             f"{'in some seed ' if len(report.seeds) > 1 else ''}it was never as good"
             if ticket.epochs_to_dense is None
-            else f"at epoch {_number(ticket.epochs_to_dense)} it was first as good"
+            else f"at epoch {number(ticket.epochs_to_dense)} it was first as good"
         )
         yield f"The ticket: {_epochs(ticket)}; {reached} on {split} as dense at its best."
     popular = report.popularity.test[metric]
@@ -191,7 +186,7 @@ def _tickets(report: Report) -> Iterator[tuple[str, Ticket]]:
     if isinstance(ticket, Ticket):
         yield "", ticket
     if strict is not None and strict != report.sparsest_winner:
-        yield f"Strict reading, round {strict.round}: ", ticket_of(report, strict)
+        yield f"Strict reading, round {strict.round}: ", report.ticket(strict)
 
 
 def _place(report: Report, ticket: Ticket) -> str:
@@ -222,11 +217,7 @@ def _p(value: float) -> str:
 
 
 def _epochs(result: RoundResult) -> str:
-    return f"best epoch {_number(result.best_epoch)} of {_number(result.epochs)} trained"
-
-
-def _number(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+    return f"best epoch {number(result.best_epoch)} of {number(result.epochs)} trained"
 
 
 def _count(number: int, noun: str) -> str:

@@ -165,7 +165,7 @@ class Report(BaseModel):
         popularity: Popularity,
         results: Sequence[RoundResult],
     ) -> "Report":
-        metric = f"recall@{config['topk']}"
+        metric = _metric(config)
         dense, *pruned = results
         differences = [_difference(result) for result in pruned]
         adjusted = holm([difference.p_value for difference in differences])
@@ -193,14 +193,22 @@ class Report(BaseModel):
             sparsest_strict_winner=_sparsest(ticket for ticket in tickets if ticket.strict),
         )
 
+    def ticket(self, winner: Winner) -> Ticket:
+        """The ticket that a winner is."""
+        return next(ticket for ticket in self.rounds if ticket.round == winner.round)
+
     @property
     def metric(self) -> str:
         """Key of the metric that decides."""
-        return f"recall@{self.config['topk']}"
+        return _metric(self.config)
 
     def to_json(self) -> str:
         """The text of ``report.json``."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def _metric(config: dict[str, Any]) -> str:
+    return f"recall@{config['topk']}"
 
 
 def _difference(result: RoundResult) -> Difference:
@@ -287,10 +295,10 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
             "round": name,
             "density": f"{result.density:.2%}",
             "remaining": f"{result.remaining:,}",
-            "epochs": f"{_number(result.best_epoch)}/{_number(result.epochs)}",
+            "epochs": f"{number(result.best_epoch)}/{number(result.epochs)}",
             "recall": f"{result.test[recall]:.4f}{spread}",
             "ndcg": f"{result.test[ndcg]:.4f}",
-            "to dense": "" if reached is None else _number(reached),
+            "to dense": "" if reached is None else number(reached),
             "seconds": f"{result.seconds:.1f}",
         }
 
@@ -315,7 +323,8 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
     return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A count that may be a mean: at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
 
 
@@ -336,10 +345,10 @@ def caption(report: Report) -> str:
         " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
         " users. p: of a test that recall is above dense's less the tolerance"
         f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
-        " ticket wins when its recall is at least dense's less the tolerance, beats popularity"
+        " ticket wins when its recall is at least dense's less the tolerance and beats popularity"
     )
     if len(report.seeds) > 1:
-        text += f", and p is below {ALPHA:g}"
+        text += f", with p below {ALPHA:g}"
     text += (
         "; strict: at no later a best epoch. to dense: epochs until it was as good on"
         f" {'validation' if split == 'valid' else 'test'} as dense at its best."
@@ -373,8 +382,7 @@ def conclusion(report: Report) -> str:
 
 
 def _describe(report: Report, winner: Winner) -> str:
-    ticket = next(ticket for ticket in report.rounds if ticket.round == winner.round)
-    difference = _difference(ticket)
+    difference = _difference(report.ticket(winner))
     text = f"round {winner.round}, which keeps {winner.density:.2%} of the entries"
     if difference.relative is None:
         return text

@@ -16,6 +16,7 @@ COMMANDS = (
     ["train"],
     ["sweep"],
     ["report"],
+    ["compare"],
     ["plot"],
     ["datasets"],
     ["datasets", "list"],

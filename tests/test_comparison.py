@@ -651,7 +651,10 @@ def test_the_table_shows_every_figure_in_the_width_of_the_terminal(
     run, monkeypatch, tmp_path, width
 ):
     for index, method in enumerate(["imp", "oneshot", "random", "snip", "dynamic", "finetune"]):
-        tickets = [ticket(n, 1000 - 40 * n, 0.3 + index / 100, sd=0.01) for n in range(1, 21)]
+        wins = "strict" if method == "finetune" else ""
+        tickets = [
+            ticket(n, 1000 - 40 * n, 0.3 + index / 100, sd=0.01, wins=wins) for n in range(1, 21)
+        ]
         report = build(*tickets, config=PruneConfig(method=method), sd=0.02)
         folder = RunFolder(tmp_path / method)
         folder.begin(report.config, "graph", resume=False)
@@ -670,7 +673,7 @@ def test_the_table_shows_every_figure_in_the_width_of_the_terminal(
     assert len([head for head in rows if head.endswith("%")]) == 20
     order = ["imp", "oneshot", "random", "snip", "dynamic", "finetune"]
     values = [f".3{order.index(name)}00±.0100" for name in names]
-    values[names.index("finetune")] = ">" + values[names.index("finetune")]
+    values[names.index("finetune")] = ">.3500±.0100**"
     assert rows["96.00%"] == rows["20.00%"] == values
 
 
