@@ -93,6 +93,7 @@ class Report(BaseModel):
         rounds: The pruned rounds so far.
         sparsest_winner: :obj:`None` where no ticket wins.
         sparsest_strict_winner: The same in the strict reading: at no later a best epoch.
+        ended: Why the search ended before its last round; :obj:`None` where it did not.
 
     Example:
         >>> import pyg_lth
@@ -114,6 +115,7 @@ class Report(BaseModel):
     rounds: list[Ticket]
     sparsest_winner: Winner | None
     sparsest_strict_winner: Winner | None
+    ended: str | None = None
 
     @classmethod
     def of_seed(
@@ -122,6 +124,7 @@ class Report(BaseModel):
         groups: Groups,
         popularity: Popularity,
         results: Sequence[RoundResult],
+        ended: str | None = None,
     ) -> "Report":
         """Judge the rounds of one seed.
 
@@ -130,8 +133,9 @@ class Report(BaseModel):
             groups: What the analysis refers to.
             popularity: Metrics of the popularity ranking.
             results: All rounds so far, the dense one first.
+            ended: Why there will be no more before the last round.
         """
-        return cls._judged(config, [config["seed"]], groups, popularity, results)
+        return cls._judged(config, [config["seed"]], groups, popularity, results, ended)
 
     @classmethod
     def of_seeds(
@@ -154,7 +158,8 @@ class Report(BaseModel):
             test=_mean_metrics([report.popularity.test for report in reports]),
         )
         seeds = [seed for report in reports for seed in report.seeds]
-        return cls._judged(config, seeds, None, popularity, results)
+        ended = next((report.ended for report in reports if report.ended), None)
+        return cls._judged(config, seeds, None, popularity, results, ended)
 
     @classmethod
     def _judged(
@@ -164,6 +169,7 @@ class Report(BaseModel):
         groups: Groups | None,
         popularity: Popularity,
         results: Sequence[RoundResult],
+        ended: str | None,
     ) -> "Report":
         metric = _metric(config)
         dense, *pruned = results
@@ -191,6 +197,7 @@ class Report(BaseModel):
             rounds=tickets,
             sparsest_winner=_sparsest(ticket for ticket in tickets if ticket.wins),
             sparsest_strict_winner=_sparsest(ticket for ticket in tickets if ticket.strict),
+            ended=ended,
         )
 
     def ticket(self, winner: Winner) -> Ticket:
@@ -365,11 +372,13 @@ def conclusion(report: Report) -> str:
     planned = report.config.get("rounds", 0)
     if not planned:
         return "Dense training only: there are no tickets to judge."
-    unfinished = (
-        f" ({len(report.rounds)} of {planned} rounds so far)"
-        if len(report.rounds) < planned
-        else ""
-    )
+    so_far = f"{len(report.rounds)} of {planned} rounds"
+    if report.ended is not None:
+        unfinished = f" ({so_far}: {report.ended})"
+    elif len(report.rounds) < planned:
+        unfinished = f" ({so_far} so far)"
+    else:
+        unfinished = ""
     winner, strict = report.sparsest_winner, report.sparsest_strict_winner
     if winner is None:
         return f"No ticket wins{unfinished}."

@@ -9,7 +9,6 @@ from torch import Tensor
 from pyg_lth import criteria, seeding
 from pyg_lth.analysis import Analyst
 from pyg_lth.config import PruneConfig, TrainConfig
-from pyg_lth.errors import InputError
 from pyg_lth.evaluation import Evaluator, popularity_embedding
 from pyg_lth.gradients import loss_gradient
 from pyg_lth.masks import Budget, Mask, budgets
@@ -57,6 +56,10 @@ class Callback:
 
     def on_round_end(self, result: RoundResult) -> None:
         """A round ended, or had ended before the run was resumed."""
+
+
+class OutOfReach(Exception):
+    """A method has no mask of the density that the next round asks for."""
 
 
 class Found(NamedTuple):
@@ -123,9 +126,16 @@ class Rounds:
         for result in self._results:
             self._callback.on_round_end(result)
         rounds = self._config.rounds if isinstance(self._config, PruneConfig) else 0
+        self._ended = self._folder.read_ended()
         for round in range(len(self._results), rounds + 1):
-            self._results.append(self._run_round(round))
-            self._callback.on_round_end(self._results[-1])
+            if self._ended is not None:
+                break
+            try:
+                self._results.append(self._run_round(round))
+            except OutOfReach as reason:
+                self._ended = str(reason)
+            else:
+                self._callback.on_round_end(self._results[-1])
             self._publish()
         self._folder.tidy()
         # Once more, for a run that ended between its last round and the report.
@@ -239,10 +249,7 @@ class Rounds:
             search = ThresholdSearch(self._bench, self._initial)
             self._train(search, "scout", self._keep_margins)
         if not self._folder.has_scout(round):
-            raise InputError(
-                f"the thresholds of pep did not reach the density of round {round}: raise "
-                "--max-epochs or --lr, or ask for fewer --rounds"
-            )
+            raise OutOfReach(f"the learned thresholds reached no density below round {round - 1}'s")
         return self._folder.read_scout(round)
 
     def _keep_margins(self, search: Training) -> None:
@@ -310,8 +317,7 @@ class Rounds:
         }
 
     def _publish(self) -> Report:
-        report = Report.of_seed(
-            self._config.model_dump(), self._analyse.groups, self._popularity, self._results
-        )
+        config, groups = self._config.model_dump(), self._analyse.groups
+        report = Report.of_seed(config, groups, self._popularity, self._results, self._ended)
         self._folder.write_report(report)
         return report

@@ -133,6 +133,10 @@ class RunFolder:
             )
         return _parse(Report, path.read_bytes(), path)
 
+    def read_ended(self) -> str | None:
+        """Why the run ended before its last round, :obj:`None` where it did not."""
+        return self.read_report().ended if (self.path / "report.json").exists() else None
+
     def write_report(self, report: Report) -> None:
         """Write ``report.json``, ``report.md`` and ``rounds.jsonl``."""
         rounds = [report.dense, *report.rounds]

@@ -178,8 +178,9 @@ def read_state(cell: Cell, complete: Complete) -> State:
     path = cell.folder / "report.json"
     report = _read_json(path) if path.exists() else {}
     # It is written after every round, and after every seed.
-    there = (len(report.get("rounds", ())), len(report.get("seeds", ())))
-    return "done" if there == (kept["rounds"], kept.get("seeds", 1)) else "begun"
+    last_round = len(report.get("rounds", ())) == kept["rounds"] or report.get("ended")
+    last_seed = len(report.get("seeds", ())) == kept["seeds"]
+    return "done" if last_round and last_seed else "begun"
 
 
 def run_cells(

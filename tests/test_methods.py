@@ -12,6 +12,7 @@ from pyg_lth import Callback, InputError, criteria, find_tickets, rounds
 from pyg_lth.config import MethodName
 from pyg_lth.gradients import loss_gradient
 from pyg_lth.methods import METHODS
+from pyg_lth.report import conclusion
 
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 
@@ -161,13 +162,18 @@ def test_pep_keeps_what_lies_furthest_above_its_threshold(small_graph, quick_con
         assert margin[mask].min() >= margin[~mask].max()
 
 
-def test_a_density_that_thresholds_do_not_reach_is_one_clear_line(
+def test_a_search_ends_at_the_last_density_that_thresholds_reach(
     small_graph, quick_config, tmp_path
 ):
-    with pytest.raises(InputError, match="did not reach the density of round 1") as error:
-        find_tickets(small_graph, quick_config(method="pep"), run_dir=tmp_path)
-    assert "\n" not in str(error.value)
-    assert json.loads((tmp_path / "report.json").read_text())["rounds"] == []
+    config = quick_config(method="pep", amount=0.1, rounds=20, max_epochs=120)
+    report, heard = run(small_graph, config, tmp_path)
+    assert 0 < len(report.rounds) < 20
+    reason = f"the learned thresholds reached no density below round {len(report.rounds)}'s"
+    assert report.ended == reason
+    assert f"({len(report.rounds)} of 20 rounds: {reason})" in conclusion(report)
+    # Resumed, it is over at once.
+    again, heard = run(small_graph, config, tmp_path, resume=True)
+    assert (again, heard.scouts, heard.starts) == (report, [], [])
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])

@@ -336,7 +336,7 @@ def test_report_json_has_the_schema_of_the_design(small_graph, quick_config, tmp
     assert report == json.loads(returned.to_json())
     assert set(report) == {
         *("schema", "config", "dense", "popularity", "rounds", "sparsest_winner"),
-        *("seeds", "groups", "sparsest_strict_winner"),
+        *("seeds", "groups", "sparsest_strict_winner", "ended"),
     }
     assert report["schema"] == 1
     assert report["config"] == config.model_dump()
