@@ -339,7 +339,10 @@ def _notes(
     for name, report in zip(names, reports, strict=True):
         planned, seeds = report.config.get("rounds", 0), report.config.get("seeds", 1)
         if len(report.rounds) < planned:
-            yield f"{name} has done {len(report.rounds)} of {planned} rounds so far."
+            yield (
+                f"{name} has done {len(report.rounds)} of {planned} rounds"
+                f"{' so far' if report.ended is None else f': {report.ended}'}."
+            )
         if len(report.seeds) < seeds:
             yield f"{name} has done {len(report.seeds)} of {seeds} seeds so far."
     shared = any(sum(entry is not None for entry in row.entries) > 1 for row in rows)
