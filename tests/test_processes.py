@@ -236,7 +236,10 @@ def test_an_error_of_the_watcher_ends_the_commands():
 
 
 PARENT = """
+import signal
 import sys
+# Under nohup, as a suite may be run, it would be ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pyg_lth.processes import Command, Watcher, run_all
 class Tell(Watcher):
     def on_line(self, name, line):
