@@ -1,5 +1,6 @@
 """Graphs that several tests share."""
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from pyg_lth import cli
 from pyg_lth.config import PruneConfig
 from pyg_lth.splits import InteractionSplit
 
@@ -146,3 +148,17 @@ def entries_wanted() -> Callable[..., int]:
         }[scope]
 
     return count
+
+
+@pytest.fixture
+def run(monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line and return exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pyg-lth", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capfd.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return run

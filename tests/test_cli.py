@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from pyg_lth import cli
-
 COMMANDS = (
     [],
     ["prune"],
@@ -28,17 +26,9 @@ SHORT = ["--model", "mf", "--dim", "4", "--max-epochs", "2", "--eval-every", "1"
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Run the command line in an empty folder and return exit code, stdout and stderr."""
+def run(run, monkeypatch, tmp_path):
+    """Run the command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pyg-lth", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stopped.value.code or 0, out, err
-
     return run
 
 

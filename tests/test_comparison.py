@@ -3,14 +3,13 @@ import io
 import itertools
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from markdown_it import MarkdownIt
 
-from pyg_lth import InputError, PruneConfig, Report, TrainConfig, cli, find_tickets
+from pyg_lth import InputError, PruneConfig, Report, TrainConfig, find_tickets
 from pyg_lth.comparison import Comparison, compare, labels
 from pyg_lth.masks import Mask
 from pyg_lth.report import Popularity, RoundResult, Ticket, Winner
@@ -109,20 +108,6 @@ def runs(tmp_path_factory, small_graph, quick_config):
         config = quick_config(model="mf", **settings)
         find_tickets(small_graph, config, run_dir=root / name)
     return root
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command line and return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pyg-lth", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return run
 
 
 # Labels.

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pyg_lth import PruneConfig, Report, cli, find_tickets, train
+from pyg_lth import PruneConfig, Report, find_tickets, train
 from pyg_lth.cli.settings import PruneSettings
 from pyg_lth.page import to_html
 from pyg_lth.report import COLUMNS, table_rows, title
@@ -264,20 +264,6 @@ def test_a_run_without_tickets_has_a_page(page):
     assert "None: there are no tickets." in text_of(page("dense"))
     assert "None: there are no tickets yet." in text_of(page("begun"))
     assert "(0 of 3 rounds so far)" in text_of(page("begun"))
-
-
-@pytest.fixture
-def run(monkeypatch, capfd):
-    """Run the command line and return exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pyg-lth", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return run
 
 
 def test_report_writes_the_page_of_each_run_and_prints_its_path(run, folders):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.text import Text
 
-from pyg_lth import cli, find_tickets, plots
+from pyg_lth import find_tickets, plots
 from pyg_lth.errors import InputError
 from pyg_lth.plots import figures, render, save
 from pyg_lth.report import Popularity, Winner
@@ -429,18 +429,10 @@ def test_files_are_whole_or_as_they_were(tmp_path, drawn, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capfd, tmp_path):
-    """Run the command line in an empty folder and return exit code, stdout and stderr."""
+def run(run, monkeypatch, tmp_path):
+    """Run the command line in an empty folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["pyg-lth", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capfd.readouterr()
-        return stopped.value.code or 0, out, err
-
     return run
 
 
