@@ -13,7 +13,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.utils import cumsum
 
 from pyg_lth import kernels
-from pyg_lth.batches import DistinctNodes, add_up
+from pyg_lth.batches import add_up, distinct_nodes
 from pyg_lth.config import PropagationName
 from pyg_lth.errors import InputError
 
@@ -23,6 +23,9 @@ COLUMNS_AT_ONCE = 32
 
 # Edges between the one that the native product adds and the one whose row it already fetches.
 AHEAD = 64
+
+# As many nodes can be counted in int32.
+MOST_NODES = 2**31
 
 
 class Propagation:
@@ -64,7 +67,6 @@ class Propagation:
         scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self.num_nodes = num_nodes
         self.backend = backend
-        self._distinct = DistinctNodes(num_nodes)
         self._matrix = BACKENDS[backend](row, col, scale[row] * scale[col], cumsum(degree))
 
     def __matmul__(self, x: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class Propagation:
         # On CUDA the host would have to wait to know which come twice.
         place = None
         if not x.is_cuda:
-            nodes, place = self._distinct.find(nodes)
+            nodes, place = distinct_nodes(nodes, self.num_nodes)
         out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, place)  # type: ignore[no-untyped-call]
         return out, ego
 
@@ -210,7 +212,12 @@ class _Native(Matrix):
                 f"propagation 'native' is not to be had on {col.device.type}: it is compiled with "
                 "the package where there is a C compiler, for CPUs; take --propagation csr"
             )
-        # The nodes are counted in int32: half the index traffic.
+        if rowptr.numel() - 1 > MOST_NODES:
+            raise InputError(
+                f"propagation 'native' counts nodes in int32, up to {MOST_NODES}, and there are "
+                f"{rowptr.numel() - 1}; take --propagation csr"
+            )
+        # Half the index traffic of int64.
         self._layout = (rowptr, F.pad(col.int(), (0, AHEAD)), weight)
 
     def product(self, x: Tensor) -> Tensor:
@@ -234,9 +241,9 @@ class _Native(Matrix):
 
 
 def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
-    # int32 halves the index traffic; it cannot count more than 2^31 - 1 edges.
-    index = torch.int32 if col.numel() < 2**31 else torch.int64
     size = (rowptr.numel() - 1,) * 2
+    # int32 halves the index traffic, where it can count the edges and the nodes.
+    index = torch.int32 if max(col.numel(), *size) < 2**31 else torch.int64
     with _without_warnings():
         matrix = torch.sparse_csr_tensor(rowptr.to(index), col.to(index), weight, size)
     return Matrix(matrix.matmul)

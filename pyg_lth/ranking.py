@@ -6,11 +6,14 @@ from torch import Tensor
 
 from pyg_lth import kernels
 
-# Scores held at once in the plain way, in entries: 64 MiB of float32 whatever the data set.
-SCORES_AT_ONCE = 1 << 24
+# Scores held at once in the plain way, in entries: 64 MiB with their keys, whatever the data set.
+SCORES_AT_ONCE = 1 << 22
 
 # Items that the kernel scores at once, its LANES.
 PANEL = 16
+
+# The bits of -inf as the plain way turns them, below those of every number.
+LOWEST = -0x7F800001
 
 # The kernel inserts into sorted lists, which gets slow where they are long.
 LONGEST_NATIVE_LIST = 256
@@ -24,8 +27,9 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
     the number of items :math:`m`: no item's index, and so a miss to PyG's metrics. (An index of -1
     would be none: they would read it as the last item of the user before.)
 
-    On a CPU this package's kernel ranks lists that are not very long, where it was compiled, and
-    orders equal scores by the lower index; torch does the rest, and orders them at will.
+    Of equal scores the lower index comes first: a user whose row is all zeros, as pruning leaves
+    some, is given the first items that they have not seen. On a CPU this package's kernel ranks
+    lists that are not very long, where it was compiled; torch does the rest.
 
     Args:
         users: Embeddings, shape ``[n, dim]``, float.
@@ -52,6 +56,7 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
 
 
 def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
+    users, items = users.float(), items.float()
     num_users, num_items = users.size(0), items.size(0)
     rowptr, seen_item = seen
     row = torch.arange(num_users, device=users.device)
@@ -59,16 +64,32 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     chunk = min(max(1, SCORES_AT_ONCE // num_items), num_users)
     # On the host before the loop, so that nothing in it waits for the device.
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
-    scores = users.new_empty(chunk, num_items)
+    scores, keys = (rowptr.new_empty(chunk, num_items, dtype=t) for t in (torch.float, torch.long))
     ranked = rowptr.new_empty(num_users, k)
     for i, first in enumerate(range(0, num_users, chunk)):
-        part = scores[: num_users - first]
+        part, key = scores[: num_users - first], keys[: num_users - first]
         torch.mm(users[first : first + chunk], items.t(), out=part)
         edges = slice(starts[i], starts[i + 1])
         part[seen_row[edges] - first, seen_item[edges]] = -torch.inf
-        best = part.nan_to_num_(-torch.inf, torch.inf, -torch.inf).topk(k)
-        ranked[first : first + chunk] = best.indices.masked_fill_(best.values.isneginf(), num_items)
+        part.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
+        ranked[first : first + chunk] = _best(part, key, k)
     return ranked
+
+
+def _best(scores: Tensor, key: Tensor, k: int) -> Tensor:
+    """Return the best items of each row; overwrites the scores, and ``key`` of their shape, int64.
+
+    ``topk`` orders equal values at will, so it is given keys of which no two are equal. The upper
+    half are the bits of the score, which ascend as it does once those below the sign are turned
+    round where that is set; the lower half counts the items from the last to the first.
+    """
+    num_items = scores.size(1)
+    bits = scores.add_(0.0).view(torch.int32)  # -0.0 is 0.0 now
+    key.copy_(bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1))).bitwise_left_shift_(32)
+    key.add_(torch.arange(num_items - 1, -1, -1, device=key.device))
+    best = key.topk(k).values
+    item = num_items - 1 - (best & (2**32 - 1))
+    return item.masked_fill_(best >> 32 == LOWEST, num_items)
 
 
 def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
@@ -80,6 +101,7 @@ def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -
     norm, order = _norm(items).float().sort(descending=True, stable=True)
     user_norm = (_norm(users) * (1 + (dim + 4) * epsilon)).float()
     filler = -num_items % PANEL
+    index, length = (F.pad(x, (0, filler)).view(-1, PANEL) for x in (order, norm))
     panels = F.pad(items[order], (0, 0, 0, filler), value=torch.nan)
     panels = panels.view(-1, PANEL, dim).transpose(1, 2).contiguous()
     best = torch.full((num_users, k), lowest)
@@ -87,7 +109,12 @@ def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -
     kernels.call(
         "rank_items",
         *(users, user_norm, num_users),
-        *(panels, F.pad(order, (0, filler)), F.pad(norm, (0, filler)), panels.size(0), dim),
+        *(
+            panels,
+            *(F.pad(x, (0, filler)).view(-1, PANEL) for x in (order, norm)),
+            len(panels),
+            dim,
+        ),
         *(index.contiguous() for index in seen),
         *(k, best, ranked),
     )

@@ -1,6 +1,7 @@
 """What a training step looks up in the embedding table, and how Adam then changes the table."""
 
 import math
+import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from pyg_lth import kernels
 from pyg_lth.backbones import LightGCN
-from pyg_lth.batches import DistinctNodes, add_up
+from pyg_lth.batches import add_up, distinct_nodes
 from pyg_lth.masks import Mask, apply_mask
 from pyg_lth.propagation import Propagation
 
@@ -124,42 +125,51 @@ class RowUpdate:
         self._lr = lr
         self._mean, self._square = (torch.zeros_like(self._weight) for _ in range(2))
         self._done = torch.zeros(self._weight.size(0), dtype=torch.int32)
-        self._distinct = DistinctNodes(self._weight.size(0))
-        self._scales = torch.empty(2, STEPS_BEHIND)
+        self._scales = torch.empty(2, STEPS_BEHIND + 1)
         self._settled = 0  # steps at which all rows were last up to date
         self._steps = 0  # steps since then
+        # Each thread applies what it looked up; a row must not be made up for by two at once.
+        self._batch = threading.local()
+        self._lock = threading.RLock()
 
     def lookup(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`DenseUpdate.lookup`."""
-        self._rows, self._place = self._distinct.find(nodes)
-        self._run(self._rows)
-        self._looked_up = self._weight.index_select(0, nodes).requires_grad_()
-        return self._looked_up, self._looked_up
+        rows, place = distinct_nodes(nodes, self._weight.size(0))
+        with self._lock:
+            self._run(rows)
+            looked_up = self._weight.index_select(0, nodes).requires_grad_()
+        self._batch.rows, self._batch.place, self._batch.looked_up = rows, place, looked_up
+        return looked_up, looked_up
 
     def apply(self, loss: Tensor) -> None:
         """As :meth:`DenseUpdate.apply`."""
-        (gradient,) = torch.autograd.grad(loss, self._looked_up)
-        step = self._settled + self._steps + 1
-        self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
-        self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
-        gradient = add_up(gradient, self._place, self._rows.numel())
-        self._run(self._rows, gradient.mul_(self._living.index_select(0, self._rows)))
-        self._steps += 1
-        if self._steps == STEPS_BEHIND:
-            self.settle()
+        rows, place = self._batch.rows, self._batch.place
+        (gradient,) = torch.autograd.grad(loss, self._batch.looked_up)
+        gradient = add_up(gradient, place, rows.numel())
+        gradient.mul_(self._living.index_select(0, rows))
+        with self._lock:
+            step = self._settled + self._steps + 1
+            self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
+            self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
+            self._run(rows, gradient)
+            self._steps += 1
+            if self._steps == STEPS_BEHIND:
+                self.settle()
 
     def settle(self) -> None:
         """As :meth:`DenseUpdate.settle`."""
-        if self._steps:
-            self._run(None)
-            self._done.zero_()
-            self._settled, self._steps = self._settled + self._steps, 0
+        with self._lock:
+            if self._steps:
+                self._run(None)
+                self._done.zero_()
+                self._settled, self._steps = self._settled + self._steps, 0
 
     def _run(self, rows: Tensor | None, gradient: Tensor | None = None) -> None:
         """Make up for the missed steps of some rows, or of all, and take one with a gradient."""
         kernels.call(
             "adam_rows",
-            *(1 - BETAS[0], BETAS[1], 1 - BETAS[1], EPSILON, self._scales[0], self._scales[1]),
+            *(1 - BETAS[0], BETAS[1], 1 - BETAS[1], EPSILON),
+            *self._scales[:, : self._steps + 1],
             *(rows, self._weight.size(0) if rows is None else rows.numel(), self._weight.size(1)),
             *(self._weight, self._mean, self._square, self._done, self._steps, gradient),
         )

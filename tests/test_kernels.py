@@ -1,8 +1,10 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 import pyg_lth.kernels
-from pyg_lth import InputError, Mask, Propagation, kernels
+from pyg_lth import InputError, Mask, Propagation, kernels, propagation
+from pyg_lth.kernels.signatures import SIGNATURES, Memory
 from pyg_lth.propagation import AHEAD
 from pyg_lth.splits import InteractionSplit
 from pyg_lth.training import Training, Workbench
@@ -239,6 +242,81 @@ def test_memory_of_another_kind_is_not_read(position, argument, named):
 
 
 @compiled
+@pytest.mark.parametrize(
+    ("position", "argument", "kind", "named"),
+    [
+        (0, None, TypeError, "takes as rowptr a tensor of torch.int64, not None"),
+        (0, 4096, TypeError, "takes as rowptr a tensor of torch.int64, not 4096"),
+        (8, 0.5, TypeError, "takes as out a tensor of torch.float32, not 0.5"),
+        (4, torch.zeros(4), TypeError, r"takes as num_rows a number, not \(4,\)"),
+        (4, None, TypeError, "takes as num_rows a number, not None"),
+        (4, 4.0, TypeError, "takes as num_rows a number, not 4.0"),
+        (4, -1, ValueError, "takes as num_rows a number from 0 to"),
+        (4, 2**63, ValueError, "takes as num_rows a number from 0 to"),
+        (4, 5, ValueError, r"takes as rows a shape of \(num_rows\), not None"),
+        (6, 3, ValueError, r"takes as x a shape of \(num_nodes, dim\), not \(4, 2\)"),
+        (7, AHEAD + 1, ValueError, r"takes as col a shape of \(num_edges \+ ahead\)"),
+        (2, torch.zeros(9), ValueError, "takes as weight a shape of"),
+        (5, torch.zeros(3, 2), ValueError, "takes as x a shape of"),
+        (5, torch.zeros(8), ValueError, "takes as x a shape of"),
+        (8, torch.zeros(3, 2), ValueError, "takes as out a shape of"),
+        (3, torch.zeros(3, dtype=torch.int64), ValueError, "takes as rows a shape of"),
+    ],
+)
+def test_no_other_memory_is_read_than_the_sizes_say(position, argument, kind, named):
+    arguments = [*layout_of(4, []), None, 4, torch.zeros(4, 2), 2, AHEAD, torch.zeros(4, 2)]
+    arguments[position] = argument
+    with pytest.raises(kind, match=named) as error:
+        kernels.call("gather", *arguments)
+    assert "\n" not in str(error.value)
+
+
+@compiled
+def test_a_missing_argument_is_named():
+    with pytest.raises(TypeError, match=r"the native add_up takes 6 arguments: .*'place'"):
+        kernels.call("add_up", torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_a_signature_is_that_of_the_function_in_c(name):
+    source = "".join(path.read_text() for path in SOURCES)
+    ((declared,),) = [re.findall(rf"^void {name}\(\n([^)]*)\)", source, re.MULTILINE)]
+    types = {int: "int64_t", float: "float", torch.int64: "int64_t", torch.int32: "int32_t"}
+    types |= {torch.float32: "float", torch.float64: "double"}
+    expected = [
+        f"{types[kind.dtype]} *{key}" if isinstance(kind, Memory) else f"{types[kind]} {key}"
+        for key, kind in SIGNATURES[name].items()
+    ]
+    assert [" ".join(one.split()).removeprefix("const ") for one in declared.split(",")] == expected
+
+
+@compiled
+def test_more_nodes_than_int32_can_count_are_refused():
+    # As wide as that without the memory.
+    rowptr = torch.zeros(1, dtype=torch.int64).expand(2**31 + 2)
+    none = torch.empty(0, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"counts nodes in int32.*--propagation csr"):
+        propagation.BACKENDS["native"](none, none, torch.empty(0), rowptr)
+
+
+# Threads of Python give each other the turn while a kernel runs; only long ones show what they do.
+@compiled
+def test_threads_share_a_propagation(joint_edges):
+    shared, x = Propagation(joint_edges(300, 200, 900, seed=0), 500), torch.randn(500, 4)
+
+    def differing(seed):
+        source, wrong = torch.Generator().manual_seed(seed), 0
+        for _ in range(150):
+            nodes = torch.randint(500, (6000,), generator=source)
+            _, ego = shared.combine_layers_at(nodes, x, torch.full((2,), 0.5))
+            wrong += not torch.equal(ego, x[nodes])
+        return wrong
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(differing, range(4))) == [0] * 4
+
+
+@compiled
 @pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
 def test_a_step_multiplies_the_whole_matrix_once_less_each_way(
     small_graph, quick_config, monkeypatch, num_layers
@@ -337,7 +415,7 @@ def test_there_are_sources_to_compile():
 @pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
 def test_kernels_older_than_the_package_are_told_on(monkeypatch):
     kernels.library.cache_clear()
-    monkeypatch.setitem(kernels._SIGNATURES, "newer", (int,))
+    monkeypatch.setitem(SIGNATURES, "newer", {"size": int})
     try:
         with pytest.raises(InputError, match="lack 'newer', they are older than the package"):
             kernels.library()

@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -119,3 +120,38 @@ def test_a_graph_or_missing_kernels_ask_for_the_whole_table(monkeypatch):
     assert chosen(object()) is DenseUpdate
     monkeypatch.setattr(kernels, "usable", lambda device: False)
     assert chosen(None) is DenseUpdate
+
+
+def test_threads_look_up_the_same_rows_in_one_update():
+    table = torch.randn(30_000, 8)
+    updates_of_rows = []
+    for _ in range(2):
+        model = MF(*table.shape)
+        with torch.no_grad():
+            model.embedding.weight.copy_(table)
+        updates_of_rows.append(RowUpdate(model, Mask.ones(*table.shape), 0.01))
+    shared, alone = updates_of_rows
+    everything = torch.randint(30_000, (3 * 10_000,))
+    for turn in range(20):
+        for update in updates_of_rows:
+            take_step(update, everything if turn == 0 else torch.tensor([0, 1, 2]))
+    expected = alone.tensors()["weight"]
+
+    def right(seed):
+        nodes = torch.randint(30_000, (30_000,), generator=torch.Generator().manual_seed(seed))
+        return torch.equal(shared.lookup(nodes)[0], expected[nodes])
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(right, range(40)))
+
+
+def test_threads_that_take_steps_lose_none():
+    _, _, rows = dense_and_rows(8)
+
+    def run(seed):
+        for nodes in draw(50, seed):
+            take_step(rows, nodes)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(run, range(4)))
+    assert rows.tensors()["optimizer.weight.step"] == 200

@@ -12,28 +12,9 @@ import torch
 from torch import Tensor
 
 from pyg_lth.errors import InputError
+from pyg_lth.kernels.signatures import SIGNATURES, Memory
 
-# Of each argument the type of its entries, or int or float for a number.
 _NUMBERS: dict[object, type] = {int: ctypes.c_int64, float: ctypes.c_float}
-_MATRIX = (torch.int64, torch.int32, torch.float32)
-_SIGNATURES: dict[str, tuple[torch.dtype | type[int] | type[float], ...]] = {
-    "gather": (*_MATRIX, torch.int64, int, torch.float32, int, int, torch.float32),
-    "scatter": (*_MATRIX, torch.int64, int, int, torch.float32, int, int, torch.float32),
-    "draw_batch": (
-        *(torch.float64, int, int, torch.int64, int),
-        *(torch.int64, torch.int64, torch.int64, int, torch.int64),
-    ),
-    "distinct": (torch.int64, int, int, torch.int32, torch.int64, torch.int64, torch.int64),
-    "add_up": (torch.int64, int, torch.float32, int, int, torch.float32),
-    "adam_rows": (
-        *(float, float, float, float, torch.float32, torch.float32, torch.int64, int, int),
-        *(torch.float32, torch.float32, torch.float32, torch.int32, int, torch.float32),
-    ),
-    "rank_items": (
-        *(torch.float32, torch.float32, int, torch.float32, torch.int64, torch.float32, int, int),
-        *(torch.int64, torch.int64, int, torch.float32, torch.int64),
-    ),
-}
 
 
 @functools.cache
@@ -50,14 +31,14 @@ def library() -> ctypes.CDLL | None:
         compiled = ctypes.CDLL(found.origin)
     except OSError:
         return None
-    for name, kinds in _SIGNATURES.items():
+    for name, signature in SIGNATURES.items():
         function = getattr(compiled, name, None)
         if function is None:
             raise InputError(
                 f"the compiled kernels lack {name!r}, they are older than the package: install it "
                 "again, in a checkout with: pip install --editable ."
             )
-        function.argtypes = [_NUMBERS.get(kind, ctypes.c_void_p) for kind in kinds]
+        function.argtypes = [_NUMBERS.get(kind, ctypes.c_void_p) for kind in signature.values()]
         function.restype = None
     return compiled
 
@@ -70,15 +51,60 @@ def usable(device: torch.device) -> bool:
 def call(name: str, *arguments: Tensor | float | None) -> None:
     """Call a kernel, giving it the memory of the tensors.
 
+    A kernel gets nothing but numbers in range, and tensors of the right type whose shapes are what
+    the sizes beside them say. That the entries of an index are in range is up to the caller.
+
+    Args:
+        name: Of the kernel.
+        arguments: What it takes, in the order of its signature.
+
     Raises:
-        TypeError: If a tensor is not of the type that the kernel reads, contiguous and on the CPU.
+        TypeError: If a tensor is missing or not of the type that the kernel reads, contiguous and
+            on the CPU, or a number is none.
+        ValueError: If a tensor has another shape than the sizes say, or a number is out of range.
     """
-    for argument, kind in zip(arguments, _SIGNATURES[name], strict=True):
-        if isinstance(argument, Tensor) and not (
-            argument.dtype == kind and argument.device.type == "cpu" and argument.is_contiguous()
-        ):
-            raise TypeError(
-                f"the native {name} takes contiguous {kind} on the CPU, not {argument.dtype} with "
-                f"strides {argument.stride()} on {argument.device}: convert it first"
-            )
+    signature = SIGNATURES[name]
+    if len(arguments) != len(signature):
+        raise TypeError(f"the native {name} takes {len(signature)} arguments: {list(signature)}")
+    pairs = list(zip(signature.items(), arguments, strict=True))
+    sizes = {
+        key: _number(f"the native {name} takes as {key}", kind, value)
+        for (key, kind), value in pairs
+        if not isinstance(kind, Memory)
+    }
+    for (key, kind), value in pairs:
+        if isinstance(kind, Memory):
+            _check_memory(f"the native {name} takes as {key}", kind, value, sizes)
     getattr(library(), name)(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+
+def _number(takes: str, kind: type, value: object) -> int:
+    """Return a number if it is one of its kind; a float is no size of anything."""
+    if type(value) is float and kind is float:
+        return 0
+    # No boolean and no NumPy scalar, which ctypes would not take either.
+    if type(value) is not int:
+        raise TypeError(f"{takes} a number, not {_described(value)}")
+    if kind is int and not 0 <= value < 2**63:
+        raise ValueError(f"{takes} a number from 0 to 2^63 - 1, not {value}")
+    return value
+
+
+def _check_memory(takes: str, kind: Memory, value: object, sizes: dict[str, int]) -> None:
+    if not isinstance(value, Tensor):
+        if value is not None or kind.missing is None:
+            raise TypeError(f"{takes} a tensor of {kind.dtype}, not {_described(value)}")
+    elif not (value.dtype == kind.dtype and value.is_cpu and value.is_contiguous()):
+        raise TypeError(
+            f"{takes} contiguous {kind.dtype} on the CPU, not {value.dtype} with strides "
+            f"{value.stride()} on {value.device}: convert it first"
+        )
+    shape = None if value is None else value.shape
+    if not kind.fits(shape, sizes):
+        raise ValueError(
+            f"{takes} a shape of ({', '.join(kind.shape)}), not {_described(value)}, with {sizes}"
+        )
+
+
+def _described(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else repr(value)[:40]
