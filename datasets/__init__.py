@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .base import BipartiteDataset
     from .errors import DatasetError
     from .gated import Kwai, TikTok
+    from .graph import InteractionGraph
     from .interaction_file import InteractionFile
     from .published import AmazonBook, Gowalla, TikTokMMSSL, Yelp2018
     from .registry import DATASETS, DatasetOptions, describe, list_datasets, load_dataset
@@ -23,6 +24,7 @@ _MODULES = {
     "DatasetOptions": "registry",
     "Gowalla": "published",
     "InteractionFile": "interaction_file",
+    "InteractionGraph": "graph",
     "Kwai": "gated",
     "Synthetic": "synthetic",
     "TikTok": "gated",
@@ -41,6 +43,7 @@ __all__ = [
     "DatasetOptions",
     "Gowalla",
     "InteractionFile",
+    "InteractionGraph",
     "Kwai",
     "Synthetic",
     "TikTok",

@@ -10,24 +10,18 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch_geometric.data import HeteroData, InMemoryDataset
 from torch_geometric.data.data import BaseData
 
 from .errors import DatasetError
 from .files import replaced
+from .graph import EDGE_TYPE, PARTS, InteractionGraph
 from .ids import read_ids, write_ids
 
 Pairs = npt.NDArray[np.int64]
 Transform = Callable[[HeteroData], HeteroData]
-
-EDGE_TYPE = ("user", "rates", "item")
-PARTS = {
-    "train": "edge_index",
-    "valid": "val_edge_label_index",
-    "test": "edge_label_index",
-}
 
 
 class Counts(NamedTuple):
@@ -59,6 +53,7 @@ class Interactions(NamedTuple):
         num_items: The number of items.
         user_ids: The original id of every user index, where the data set keeps them.
         item_ids: The original id of every item index, where the data set keeps them.
+        notes: A line for each kind of interaction that was merged, dropped or guessed at.
     """
 
     train: Pairs
@@ -68,13 +63,38 @@ class Interactions(NamedTuple):
     num_items: int
     user_ids: npt.NDArray[Any] | None = None
     item_ids: npt.NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    def to_graph(self, name: str) -> InteractionGraph:
+        """Builds the graph, and refuses interactions that break its promises.
+
+        Args:
+            name: What the errors call the data set.
+        """
+
+        def shown(user: int, item: int) -> str:
+            return (
+                f"user {user if self.user_ids is None else self.user_ids[user]}, "
+                f"item {item if self.item_ids is None else self.item_ids[item]}"
+            )
+
+        return InteractionGraph.from_pairs(
+            self.train,
+            self.test,
+            self.valid,
+            num_users=self.num_users,
+            num_items=self.num_items,
+            name=name,
+            shown=shown,
+        )
 
 
 class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
     r"""The base class of user-item interaction data sets.
 
-    Its one graph is a :class:`~torch_geometric.data.HeteroData` with the node types `user` and
-    `item` (`num_nodes` each) and the edge type `('user', 'rates', 'item')`, whose attributes
+    Its one graph is an :class:`InteractionGraph`, a :class:`~torch_geometric.data.HeteroData` with
+    the node types `user` and `item` (`num_nodes` each) and the edge type
+    `('user', 'rates', 'item')`, whose attributes
     follow PyG's :class:`~torch_geometric.datasets.AmazonBook`, with validation added:
 
     * `edge_index`: the training interactions,
@@ -106,6 +126,8 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
         citation: What to cite.
         source: Where it comes from.
         counts: The numbers of users, items and interactions.
+        notes: A line for each kind of interaction that was merged, dropped or guessed at when
+            the raw files were read; none is skipped in silence.
 
     Raises:
         DatasetError: If the raw files are missing or bad, or a folder cannot be written.
@@ -137,8 +159,8 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
     licence: ClassVar[str]
     citation: ClassVar[str]
     source: ClassVar[str]
-    keeps_ids: ClassVar[bool] = False
     counts: Counts
+    notes: tuple[str, ...]
 
     def __init__(
         self,
@@ -165,6 +187,11 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
     def options(self) -> Mapping[str, Any]:
         """The JSON-able options that shape the processed data."""
         return {}
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether users and items had ids of their own, which are kept."""
+        return False
 
     @cached_property
     def _variant(self) -> str:
@@ -200,15 +227,16 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
             assert ids is not None
             write_ids(Path(path), ids)
         # The tensors come last: when they are there, the rest is.
-        self.save([_to_graph(self.name, interactions)], self.processed_paths[0])
+        self.save([interactions.to_graph(self.name)], self.processed_paths[0], interactions.notes)
 
     @classmethod
-    def save(cls, data_list: Sequence[BaseData], path: str) -> None:
+    def save(cls, data_list: Sequence[BaseData], path: str, notes: Sequence[str] = ()) -> None:
         """Saves the one graph of `data_list` as plain tensors.
 
         Args:
             data_list: A sequence of one graph in the form of this class.
             path: The file; it appears under its name only when it is complete.
+            notes: What to keep of how the data were read.
         """
         (data,) = data_list
         tensors = {
@@ -216,26 +244,29 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
             **{part: data[EDGE_TYPE][key] for part, key in PARTS.items() if key in data[EDGE_TYPE]},
         }
         with replaced(Path(path)) as temporary:
-            save_file(tensors, temporary)
+            save_file(tensors, temporary, {"notes": json.dumps(list(notes))})
 
-    def load(self, path: str, data_cls: type[BaseData] = HeteroData) -> None:
+    def load(self, path: str, data_cls: type[BaseData] = InteractionGraph) -> None:
         """Loads the graph that :meth:`save` stored and applies `pre_transform`.
 
         Args:
             path: The file.
-            data_cls: The class of the graph, always `HeteroData`; PyG's signature has it.
+            data_cls: The class of the graph, always the same; PyG's signature has it.
 
         Raises:
             DatasetError: If the file is damaged.
         """
         try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                notes = json.loads((file.metadata() or {}).get("notes", "[]"))
+            num_users, num_items = tensors["num_nodes"].tolist()
+        except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
             raise DatasetError(
                 f"{path}: damaged ({error}); delete it and it is made again"
             ) from error
+        self.notes = tuple(str(note) for note in notes)
         data = data_cls()
-        num_users, num_items = tensors["num_nodes"].tolist()
         data["user"].num_nodes = num_users
         data["item"].num_nodes = num_items
         sizes = dict.fromkeys(PARTS, 0)
@@ -270,57 +301,3 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
     def __repr__(self) -> str:
         counts = ", ".join(f"{key}={value}" for key, value in self.counts._asdict().items())
         return f"{type(self).__name__}({counts})"
-
-
-def _to_graph(name: str, interactions: Interactions) -> HeteroData:
-    """Builds the graph, and refuses interactions that break its promises."""
-    num_users, num_items = interactions.num_users, interactions.num_items
-    user_ids, item_ids = interactions.user_ids, interactions.item_ids
-
-    def shown(key: int) -> str:
-        user, item = divmod(int(key), num_items)
-        return (
-            f"user {user if user_ids is None else user_ids[user]}, "
-            f"item {item if item_ids is None else item_ids[item]}"
-        )
-
-    data = HeteroData()
-    data["user"].num_nodes = num_users
-    data["item"].num_nodes = num_items
-    seen: dict[str, Pairs] = {}
-    for part, attribute in PARTS.items():
-        pairs: Pairs | None = getattr(interactions, part)
-        if pairs is None:
-            continue
-        users, items = pairs
-        if not users.size:
-            if part == "valid":
-                continue
-            raise DatasetError(
-                f"{name}: no interactions are left for {part}; a larger data set is needed"
-            )
-        if (
-            min(users.min(), items.min()) < 0
-            or users.max() >= num_users
-            or items.max() >= num_items
-        ):
-            raise DatasetError(
-                f"{name}: {part} has a user or item beyond the {num_users} users and {num_items} "
-                "items of the data set; check the raw files"
-            )
-        keys = np.sort(users * num_items + items)
-        repeated = keys[1:][np.diff(keys) == 0]
-        if repeated.size:
-            raise DatasetError(
-                f"{name}: {part} has a pair twice ({shown(repeated[0])}); remove one"
-            )
-        for other, other_keys in seen.items():
-            shared = np.intersect1d(keys, other_keys, assume_unique=True)
-            if shared.size:
-                raise DatasetError(
-                    f"{name}: {part} shares {shared.size} pairs with {other} (first: "
-                    f"{shown(shared[0])}); remove them from one of the two"
-                )
-        seen[part] = keys
-        data[EDGE_TYPE][attribute] = torch.from_numpy(np.stack(np.divmod(keys, num_items)))
-    return data

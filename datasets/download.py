@@ -5,26 +5,28 @@ from pathlib import Path
 import pooch
 
 from .errors import DatasetError
+from .files import has_checksum, replaced
+
+TIMEOUT = 30.0  # seconds without a byte
 
 
-def download(url: str, path: Path, checksum: str | None) -> None:
+def download(url: str, path: Path, checksum: str) -> None:
     """Downloads one file; it appears under its name only when it is complete and right.
 
     Args:
         url: Where the file is.
         path: Where it goes.
-        checksum: Its SHA-256, or `None` where none is known.
+        checksum: What it has to have, see :func:`~pyg_lth.datasets.files.has_checksum`.
 
     Raises:
         DatasetError: If the file cannot be had or is not the one the checksum belongs to.
     """
+    fetch = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=1 << 16)
     try:
-        pooch.retrieve(
-            url,
-            known_hash=None if checksum is None else f"sha256:{checksum}",
-            fname=path.name,
-            path=path.parent,
-        )
+        with replaced(path) as temporary:
+            fetch(url, temporary, None)
+            if not has_checksum(temporary, checksum):
+                raise ValueError("what came has another checksum than the published file")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(

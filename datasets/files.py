@@ -76,6 +76,21 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Tells whether a file is the one that a checksum belongs to.
+
+    Args:
+        path: The file.
+        checksum: A SHA-256 (64 hexadecimal digits) or the id of a git blob (40): the SHA-1 of
+            `blob SIZE`, a zero byte and the content.
+    """
+    if len(checksum) == 64:
+        return sha256(path) == checksum
+    content = path.read_bytes()
+    header = f"blob {len(content)}\0".encode()
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest() == checksum
+
+
 def fingerprint(path: Path) -> list[str | int]:
     """Returns what tells one state of a file from another: its path, size and change time."""
     try:

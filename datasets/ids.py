@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .files import replaced
+from .errors import DatasetError
+from .files import read_text, replaced
 
 
 def as_integers(ids: list[str]) -> npt.NDArray[Any]:
@@ -41,3 +42,44 @@ def read_ids(path: Path) -> npt.NDArray[Any]:
     """Reads what :func:`write_ids` wrote: int64 if all ids are integers, else text."""
     with path.open(encoding="utf-8", newline="") as file:
         return as_integers([row[1] for row in list(csv.reader(file))[1:]])
+
+
+def read_id_list(path: Path, number: int) -> npt.NDArray[Any]:
+    """Reads the list that published splits have beside them: `user_list.txt`, `item_list.txt`.
+
+    Its header names the columns, an original id and a `remap_id` first; a line follows for each
+    index from 0 on. What comes after the two is not looked at.
+
+    Args:
+        path: The list.
+        number: How many indices there are.
+
+    Raises:
+        DatasetError: If the file is bad or an index is missing, repeated or too large.
+    """
+    header, *lines = read_text(path).decode().splitlines()
+    names = header.split()
+    if names[1:2] != ["remap_id"]:
+        raise DatasetError(f"{path}, line 1: no header 'org_id remap_id'; repair it")
+    ids: list[str | None] = [None] * number
+    for line, text in enumerate(lines, start=2):
+        if not text.strip():
+            continue
+        fields = text.rsplit(" ", len(names) - 1)
+        index = (
+            int(fields[1])
+            if len(fields) > 1 and fields[1].isascii() and fields[1].isdigit()
+            else -1
+        )
+        if not 0 <= index < number or ids[index] is not None:
+            raise DatasetError(
+                f"{path}, line {line}: {text[:40]!r} is no id with an index of its own below "
+                f"{number}; repair the line, or take the list away"
+            )
+        ids[index] = fields[0]
+    missing = [index for index, value in enumerate(ids) if value is None]
+    if missing:
+        raise DatasetError(
+            f"{path}: index {missing[0]} has no id; add its line, or take the list away"
+        )
+    return as_integers([value for value in ids if value is not None])

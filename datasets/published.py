@@ -1,15 +1,16 @@
 """Published splits in LightGCN text, each checked against the counts known for it."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import torch_geometric.datasets
+import numpy as np
 
 from .adjacency import read_adjacency
 from .base import BipartiteDataset, Counts, Interactions
 from .download import download
 from .errors import DatasetError
-from .files import sha256
+from .files import fingerprint, has_checksum
+from .ids import read_id_list
 from .registry import DATASETS
 
 _LIGHTGCN_DATA = (
@@ -20,6 +21,9 @@ _LIGHTGCN = (
     "Xiangnan He, Kuan Deng, Xiang Wang, Yan Li, Yongdong Zhang, Meng Wang. LightGCN: Simplifying "
     "and Powering Graph Convolution Network for Recommendation. SIGIR 2020. arXiv:2002.02126"
 )
+
+MOST_ROWS_PER_ID = 10
+ID_LISTS = ("user_list.txt", "item_list.txt")
 
 
 def read_split(folder: Path) -> Interactions:
@@ -37,31 +41,50 @@ def read_split(folder: Path) -> Interactions:
     train, test = (read_adjacency(folder / name) for name in ("train.txt", "test.txt"))
     valid_path = folder / "valid.txt"
     valid = read_adjacency(valid_path) if valid_path.exists() else None
-    parts = [part for part in (train, valid, test) if part is not None]
-    num_users, num_items = (1 + max(int(part[row].max()) for part in parts) for row in (0, 1))
+    nodes = np.concatenate([part for part in (train, valid, test) if part is not None], axis=1)
+    num_users, num_items = (nodes.max(axis=1) + 1).tolist()
+    for what, number, used in zip(("user", "item"), (num_users, num_items), nodes, strict=True):
+        # Ids are indices here, and an absurd one would have a row for each below it.
+        distinct = np.unique(used).size
+        if number > MOST_ROWS_PER_ID * distinct + 1000:
+            raise DatasetError(
+                f"{folder}: {what} {number - 1:,} is far beyond the {distinct:,} {what}s there "
+                "are; number them from 0 on, or read the folder by its path"
+            )
     return Interactions(train, valid, test, num_users, num_items)
 
 
 class PublishedSplit(BipartiteDataset):
     """The base class of the published splits.
 
-    Raw files that are in `raw` already are used as they are; missing ones are downloaded.
-    Processing then checks them by what is known of them: SHA-256, size, counts.
+    Raw files that are in `raw` already are used as they are; missing ones are downloaded. Where
+    `user_list.txt` and `item_list.txt` lie beside them, the original ids are taken from there.
+    Processing then checks them by what is known of them: checksums and counts.
 
     Attributes:
         url: The folder to download from.
-        checksums: The SHA-256 of the raw files, where known.
-        sizes: The bytes of the raw files, where known.
+        checksums: The SHA-256 or git blob id of the raw files, where known.
     """
 
     url: ClassVar[str]
     checksums: ClassVar[dict[str, str]] = {}
-    sizes: ClassVar[dict[str, int]] = {}
 
     @property
     def raw_file_names(self) -> list[str]:
         """The LightGCN text files."""
         return list(DATASETS[self.name].raw_files[0])
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether the lists of original ids lie beside the split."""
+        return all(Path(self.raw_dir, name).exists() for name in ID_LISTS)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The state of the lists of ids, where they are."""
+        if not self.keeps_ids:
+            return {}
+        return {"lists": [fingerprint(Path(self.raw_dir, name)) for name in ID_LISTS]}
 
     def download(self) -> None:
         """Downloads the raw files that are missing.
@@ -71,7 +94,7 @@ class PublishedSplit(BipartiteDataset):
         """
         for name, path in zip(self.raw_file_names, map(Path, self.raw_paths), strict=True):
             if not path.exists():
-                download(f"{self.url}/{name}", path, self.checksums.get(name))
+                download(f"{self.url}/{name}", path, self.checksums[name])
 
     @property
     def remedy(self) -> str:
@@ -84,15 +107,10 @@ class PublishedSplit(BipartiteDataset):
         Raises:
             DatasetError: If one is bad or not the published one.
         """
-        for name, size in self.sizes.items():
-            path = Path(self.raw_dir, name)
-            found = path.stat().st_size
-            if found != size:
-                raise DatasetError(f"{path}: {found:,} bytes instead of {size:,}; {self.remedy}")
         for name, checksum in self.checksums.items():
             path = Path(self.raw_dir, name)
-            if sha256(path) != checksum:
-                raise DatasetError(f"{path}: not the published file (SHA-256); {self.remedy}")
+            if not has_checksum(path, checksum):
+                raise DatasetError(f"{path}: not the published file (checksum); {self.remedy}")
         interactions = read_split(Path(self.raw_dir))
         entry = DATASETS[self.name]
         expected = Counts(entry.users, entry.items, *entry.parts)
@@ -111,16 +129,20 @@ class PublishedSplit(BipartiteDataset):
                     f"{Path(self.raw_dir, where)}: {number:,} {what} where {self.name} has "
                     f"{known:,}; {self.remedy}"
                 )
-        return interactions
+        if not self.keeps_ids:
+            return interactions
+        return interactions._replace(
+            user_ids=read_id_list(Path(self.raw_dir, ID_LISTS[0]), entry.users),
+            item_ids=read_id_list(Path(self.raw_dir, ID_LISTS[1]), entry.items),
+        )
 
 
 class Yelp2018(PublishedSplit):
     """The Yelp 2018 challenge, 10-core, in the split of NGCF and LightGCN.
 
     31,668 users, 38,048 items, 1,237,259 training and 324,147 test interactions. The raw files
-    are `train.txt` and `test.txt` of the `"LightGCN" <https://arxiv.org/abs/2002.02126>`_ code.
-    No SHA-256 is known here: what is checked is the size of `test.txt` (1,986,152 bytes) and all
-    counts, and the URL names a fixed commit.
+    are `train.txt` and `test.txt` of the `"LightGCN" <https://arxiv.org/abs/2002.02126>`_ code,
+    checked by SHA-256; the URL names a fixed commit.
 
     Args:
         root: The folder of the data set.
@@ -143,7 +165,10 @@ class Yelp2018(PublishedSplit):
     licence = "the terms of the Yelp dataset; read them at Yelp"
     citation = _LIGHTGCN
     source = url = f"{_LIGHTGCN_DATA}/yelp2018"
-    sizes: ClassVar[dict[str, int]] = {"test.txt": 1_986_152}
+    checksums: ClassVar[dict[str, str]] = {
+        "train.txt": "1e9568725a9e833d0ac3bae01c94cd95367f73b3bb6104fd26b5f65ea5054093",
+        "test.txt": "9cd9b37926cd1447a06625ffa7914527573fb097c10cb0bbdb1d1b8ded3742fe",
+    }
 
 
 class Gowalla(PublishedSplit):
@@ -184,8 +209,9 @@ class AmazonBook(PublishedSplit):
     """PyG's :class:`torch_geometric.datasets.AmazonBook` in the form of this package.
 
     52,643 users, 91,599 items (PyG's `book`), 2,380,730 training and 603,378 test interactions.
-    The URL and the raw files `train.txt` and `test.txt` are PyG's, so a `raw` folder of PyG's
-    serves as it is; its processed file, a pickle, is not touched. Checked by counts.
+    The raw files `train.txt` and `test.txt` are PyG's, so a `raw` folder of PyG's serves as it is;
+    its processed file, a pickle, is not touched. They come from a fixed commit of the
+    `"LightGCN" <https://arxiv.org/abs/2002.02126>`_ code and are checked by their git blob ids.
 
     Args:
         root: The folder of the data set.
@@ -207,7 +233,11 @@ class AmazonBook(PublishedSplit):
     title = "Amazon book reviews, NGCF/LightGCN split, as in PyG"
     licence = "not known to this package; ask the publishers"
     citation = _LIGHTGCN
-    source = url = torch_geometric.datasets.AmazonBook.url
+    source = url = f"{_LIGHTGCN_DATA}/amazon-book"
+    checksums: ClassVar[dict[str, str]] = {
+        "train.txt": "6ef55159c5f1fd7f6d86eb9ff290d0cc2854ac99",
+        "test.txt": "09e5da4e0bf46c751c4ba0f4375e414fd13512cd",
+    }
 
 
 class TikTokMMSSL(PublishedSplit):

@@ -46,7 +46,7 @@ class Synthetic(BipartiteDataset):
         >>> dataset.counts
         Counts(users=50, items=40, train=391, valid=26, test=83)
         >>> dataset[0]
-        HeteroData(
+        InteractionGraph(
           user={ num_nodes=50 },
           item={ num_nodes=40 },
           (user, rates, item)={
