@@ -18,8 +18,8 @@ def save_embeddings(folder: Path, *names: str) -> None:
         if kind == "random":
             embedding = interactions.random_embedding(int(dim))
         else:
-            bench = ours.prepare(ours.to_split(interactions), model=kind, dim=int(dim))
-            embedding = ours.trained_embedding(bench, TRAINED_EPOCHS).numpy()
+            problem = ours.prepare(ours.to_split(interactions), model=kind, dim=int(dim))
+            embedding = ours.trained_embedding(problem, TRAINED_EPOCHS).numpy()
         save_embedding(folder, name, embedding)
 
 

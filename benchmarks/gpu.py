@@ -22,12 +22,12 @@ from benchmarks.measuring import Task, compare, interleave, measure
 from benchmarks.parts import BATCH_SIZES, DIMS, Part
 from benchmarks.peers import pyg
 from benchmarks.results import Results, device_name
-from pyg_lth import process
+from pyg_lth import runtime
 from pyg_lth.config import PruneConfig
 from pyg_lth.datasets import DatasetOptions, load_dataset
+from pyg_lth.interactions import InteractionSplit
 from pyg_lth.search import find_tickets
-from pyg_lth.splits import InteractionSplit
-from pyg_lth.training import Workbench
+from pyg_lth.training.problem import Problem
 
 DEVICE = "cuda"
 REPEATS = 5
@@ -54,16 +54,16 @@ def measure_steps(split: InteractionSplit) -> Part:
     rows = []
     for model, dim, batch_size in product(("lightgcn", "mf"), DIMS, BATCH_SIZES):
         case = {"model": model, "dim": dim, "batch_size": batch_size}
-        bench = ours.prepare(split, DEVICE, **case)
-        tasks = {"pyg_lth": partial(ours.training_step, bench)}
+        problem = ours.prepare(split, DEVICE, **case)
+        tasks = {"pyg_lth": partial(ours.training_step, problem)}
         if model == "lightgcn":
-            tasks["pyg"] = partial(pyg.training_step, bench, "edge_index")
-            tasks["pyg_csr"] = partial(pyg.training_step, bench, "csr")
+            tasks["pyg"] = partial(pyg.training_step, problem, "edge_index")
+            tasks["pyg_csr"] = partial(pyg.training_step, problem, "csr")
         rows.append(race(case, tasks))
     return Part(rows)
 
 
-def generate(edges: int) -> tuple[dict[str, Any], Workbench]:
+def generate(edges: int) -> tuple[dict[str, Any], Problem]:
     """A graph of about so many interactions, ready for LightGCN at dimension 32 and batch 2048."""
     count, pairs = growth.generate(edges)
     # Nothing is ranked, so that any pair will do for the test.
@@ -72,9 +72,9 @@ def generate(edges: int) -> tuple[dict[str, Any], Workbench]:
 
 
 def measure_epoch() -> Part:
-    case, bench = generate(YELP_EDGES)
-    case["steps"] = bench.sampler.steps
-    return Part([race(case, {"pyg_lth": partial(ours.training_epoch, bench)})])
+    case, problem = generate(YELP_EDGES)
+    case["steps"] = problem.sampler.steps
+    return Part([race(case, {"pyg_lth": partial(ours.training_epoch, problem)})])
 
 
 def measure_evaluation(interactions: Interactions) -> Part:
@@ -98,8 +98,8 @@ def measure_pruning() -> Part:
 def measure_growth() -> Part:
     rows = []
     for edges in GROWTH_EDGES:
-        case, bench = generate(edges)
-        rows.append(race(case, {"pyg_lth": partial(ours.training_step, bench)}))
+        case, problem = generate(edges)
+        rows.append(race(case, {"pyg_lth": partial(ours.training_step, problem)}))
     counts, seconds = zip(*((row["case"]["edges"], row["pyg_lth"]) for row in rows), strict=True)
     return Part(rows, {"exponent": growth.slope(counts, seconds)})
 
@@ -119,7 +119,7 @@ def main(root: str) -> None:
     """Measure pyg-lth on the GPU; write benchmarks/results/DEVICE.json."""
     if not torch.cuda.is_available():
         raise click.UsageError("not measured: torch sees no CUDA device here")
-    process.tune()
+    runtime.tune()
     interactions = ours.load_gowalla(root)
     split = ours.to_split(interactions)
     results = Results(Path(__file__).parent / "results" / f"{device_name('cuda')}.json")

@@ -13,8 +13,8 @@ from benchmarks import ours
 from benchmarks.contender import Contender, serve
 from benchmarks.measuring import Task, compare, interleave, measure
 from benchmarks.parts import Part, Setting
-from pyg_lth import process
-from pyg_lth.splits import InteractionSplit
+from pyg_lth import runtime
+from pyg_lth.interactions import InteractionSplit
 
 EDGES = (10**5, 3 * 10**5, 10**6, 3 * 10**6, 10**7, 5 * 10**7)
 EDGES_A_NODE = 30
@@ -122,5 +122,5 @@ def _columns(rows: Sequence[dict[str, Any]]) -> tuple[list[int], list[float]]:
 
 
 if __name__ == "__main__":
-    process.tune()
+    runtime.tune()
     serve(training_step, "pyg-lth", "torch")

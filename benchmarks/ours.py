@@ -13,13 +13,14 @@ from torch_geometric.data import HeteroData
 from benchmarks.contender import serve
 from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
-from pyg_lth import process
+from pyg_lth import runtime
 from pyg_lth.config import TrainConfig
 from pyg_lth.datasets import DatasetError, DatasetOptions, load_dataset
-from pyg_lth.evaluation import Evaluator
-from pyg_lth.masks import Mask
-from pyg_lth.splits import InteractionSplit
-from pyg_lth.training import Training, Workbench
+from pyg_lth.evaluation.evaluator import Evaluator
+from pyg_lth.interactions import InteractionSplit
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.training.problem import Problem
+from pyg_lth.training.trainer import Training
 
 DRAWN = 512
 
@@ -41,33 +42,33 @@ def to_split(interactions: Interactions) -> InteractionSplit:
     return InteractionSplit.from_data(data)
 
 
-def prepare(split: InteractionSplit, device: str = "cpu", **settings: Any) -> Workbench:
+def prepare(split: InteractionSplit, device: str = "cpu", **settings: Any) -> Problem:
     config = TrainConfig(select_on="test", reg=1e-4, lr=1e-3, **settings)
-    return Workbench.prepare(split, config, torch.device(device))
+    return Problem.prepare(split, config, torch.device(device))
 
 
-def draw(bench: Workbench) -> tuple[list[Tensor], float]:
+def draw(problem: Problem) -> tuple[list[Tensor], float]:
     """Draw batches, and say how many seconds each of them took.
 
     The sampler draws many batches in one go, so the time of a step that draws its own batch would
     be too short mostly and much too long now and then.
     """
-    source = torch.Generator(bench.device).manual_seed(0)
+    source = torch.Generator(problem.device).manual_seed(0)
     for _ in range(2):  # The first time warms up.
         start = time.perf_counter()
-        batches = list(itertools.islice(bench.sampler.epoch(source), DRAWN))
-        if bench.device.type == "cuda":
+        batches = list(itertools.islice(problem.sampler.epoch(source), DRAWN))
+        if problem.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     return batches, seconds / len(batches)
 
 
-def training_step(bench: Workbench) -> Task:
+def training_step(problem: Problem) -> Task:
     """Sampling, propagation, loss, backward and Adam on one batch."""
-    initial = bench.initialize()
-    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
+    initial = problem.initialize()
+    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
     step = training.quickest_step()
-    batches, share = draw(bench)
+    batches, share = draw(problem)
     source = itertools.cycle(batches)
 
     def run(count: int) -> None:
@@ -77,31 +78,31 @@ def training_step(bench: Workbench) -> Task:
     return Task(run, share)
 
 
-def training_epoch(bench: Workbench) -> Task:
+def training_epoch(problem: Problem) -> Task:
     """As many triplets as there are train interactions."""
-    initial = bench.initialize()
-    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
+    initial = problem.initialize()
+    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
     step = training.quickest_step()
-    source = torch.Generator(bench.device).manual_seed(0)
+    source = torch.Generator(problem.device).manual_seed(0)
 
     def run(count: int) -> None:
         for _ in range(count):
-            for batch in bench.sampler.epoch(source):
+            for batch in problem.sampler.epoch(source):
                 step(batch)
 
     return Task(run)
 
 
-def trained_embedding(bench: Workbench, epochs: int) -> Tensor:
+def trained_embedding(problem: Problem, epochs: int) -> Tensor:
     """What an evaluation ranks by after some epochs, shape ``[num_nodes, dim]``."""
-    initial = bench.initialize()
-    training = Training(bench, initial, Mask.ones(*initial.shape), round=0)
-    source = torch.Generator(bench.device).manual_seed(0)
+    initial = problem.initialize()
+    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    source = torch.Generator(problem.device).manual_seed(0)
     for _ in range(epochs):
-        for batch in bench.sampler.epoch(source):
+        for batch in problem.sampler.epoch(source):
             training.step(batch)
     with torch.no_grad():
-        return training.model.get_embedding(bench.propagation)
+        return training.model.get_embedding(problem.propagation)
 
 
 def evaluation(split: InteractionSplit, embedding: Tensor) -> Task:
@@ -117,7 +118,7 @@ def evaluation(split: InteractionSplit, embedding: Tensor) -> Task:
 
 
 def main() -> None:
-    process.tune()
+    runtime.tune()
     interactions = Interactions.load(sys.argv[1])
     split = to_split(interactions)
 

@@ -7,8 +7,8 @@ import torch
 from benchmarks.contender import Contender, serve
 from benchmarks.measuring import Task
 from benchmarks.parts import Part, Setting
-from pyg_lth import criteria
-from pyg_lth.masks import Mask, budgets
+from pyg_lth.pruning import criteria, selection
+from pyg_lth.pruning.masks import Mask, budgets
 
 ENTRIES, DIM = 10**8, 32
 
@@ -24,14 +24,14 @@ def pruning(entries: int, round: int, device: str = "cpu") -> Task:
 
     mask = Mask(Mask.ones(*weight.shape).table.to(device))
     if round > 1:
-        mask = criteria.prune(
+        mask = selection.prune(
             criteria.magnitude(weight, generator, torch.zeros_like), mask, keep(round - 1)
         )
         weight *= mask.table
 
     def run(count: int) -> None:
         for _ in range(count):
-            criteria.prune(
+            selection.prune(
                 criteria.magnitude(weight, generator, torch.zeros_like), mask, keep(round)
             )
 

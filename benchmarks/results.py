@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.contender import REPOSITORY
 from benchmarks.parts import Part
-from pyg_lth.environment import describe_environment
+from pyg_lth.results.environment import describe_environment
 
 LIGHTGCN = {"model": "lightgcn", "dim": 32, "batch_size": 2048}
 MF = {**LIGHTGCN, "model": "mf"}

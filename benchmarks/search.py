@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.contender import Contender, serve
 from benchmarks.measuring import Task
 from benchmarks.parts import Part, Setting
-from pyg_lth import process
+from pyg_lth import runtime
 from pyg_lth.config import PruneConfig
 from pyg_lth.datasets import DatasetOptions, load_dataset
 from pyg_lth.search import find_tickets
@@ -48,5 +48,5 @@ def measure_search(setting: Setting) -> Part:
 
 
 if __name__ == "__main__":
-    process.tune()
+    runtime.tune()
     serve(search, "pyg-lth", "torch")

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from pyg_lth import process
+from pyg_lth import runtime
 from pyg_lth.cli.compare import compare
 from pyg_lth.cli.datasets import datasets
 from pyg_lth.cli.doctor import doctor
@@ -37,7 +37,7 @@ def main() -> None:
 
     The exit code is 0 (done), 1 (a run of a sweep failed), 2 (bad usage or input) or 130 (Ctrl-C).
     """
-    process.tune()
+    runtime.tune()
     try:
         code = cli.main(prog_name="pyg-lth", standalone_mode=False)
     except click.ClickException as error:

@@ -9,8 +9,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pyg_lth.comparison import Comparison
-    from pyg_lth.tables import Table
+    from pyg_lth.reporting.comparison import Comparison
+    from pyg_lth.reporting.formats import Table
 
 # A name longer than this is broken rather than widen its column.
 LONGEST_WORD = 16
@@ -41,8 +41,8 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
 
     Runs that differ in nothing but the seed stay apart; prune --seeds makes one run of several.
     """
-    from pyg_lth import comparison, tables
-    from pyg_lth.runs import RunFolder
+    from pyg_lth.reporting import comparison, formats
+    from pyg_lth.results.run_folder import RunFolder
 
     folders = [RunFolder(run) for run in runs]
     names = comparison.labels(
@@ -53,16 +53,16 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
         _show(found)
         return
     write: dict[str, Callable[[Comparison], str]] = {
-        "markdown": tables.to_markdown,
-        "csv": tables.to_csv,
-        "latex": tables.to_latex,
+        "markdown": formats.to_markdown,
+        "csv": formats.to_csv,
+        "latex": formats.to_latex,
         "json": comparison.Comparison.to_json,
     }
     if form == "csv":
         for note in found.notes:
             click.echo(note, err=True)
     if form == "csv" and found.agreements is not None:
-        click.echo(tables.agreements_to_csv(found.agreements), nl=False)
+        click.echo(formats.agreements_to_csv(found.agreements), nl=False)
     else:
         click.echo(write[form](found), nl=False)
 
@@ -70,7 +70,7 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
 def _show(comparison: "Comparison") -> None:
     from rich.console import Console
 
-    from pyg_lth.tables import heading, tables
+    from pyg_lth.reporting.formats import heading, tables
 
     console = Console(highlight=False)
     console.print(heading(comparison), style="bold", markup=False)
@@ -93,7 +93,7 @@ def _print(console: "Console", table: "Table", columns: list[int]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pyg_lth.tables import NOTHING
+    from pyg_lth.reporting.formats import NOTHING
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index in (0, *columns):

@@ -11,7 +11,7 @@ import click
 def doctor(root: str, as_json: bool) -> None:
     """Show versions, device, propagation backends and which data sets are ready."""
     from pyg_lth.datasets import list_datasets
-    from pyg_lth.environment import check_backends, describe_environment
+    from pyg_lth.results.environment import check_backends, describe_environment
 
     environment, backends = describe_environment(), check_backends()
     ready = [entry["name"] for entry in list_datasets(root) if entry["ready"]]

@@ -19,9 +19,9 @@ def plot(runs: tuple[Path, ...], out: Path | None) -> None:
 
     Prints the files. Needs matplotlib: pip install "pyg-lth[plots]"
     """
-    from pyg_lth.comparison import labels
-    from pyg_lth.plots import figures, save
-    from pyg_lth.runs import RunFolder
+    from pyg_lth.reporting.comparison import labels
+    from pyg_lth.reporting.plots import figures, save
+    from pyg_lth.results.run_folder import RunFolder
 
     found = [RunFolder(run) for run in runs]
     names = labels([run.read_report() for run in found], [run.resolve() for run in runs])

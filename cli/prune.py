@@ -81,7 +81,7 @@ def _run(
         return
 
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
-    from pyg_lth.cli.progress import choose_progress
+    from pyg_lth.cli.display import choose_progress
     from pyg_lth.cli.report import show
     from pyg_lth.datasets import DatasetOptions, load_dataset
     from pyg_lth.search import find_tickets
@@ -114,15 +114,15 @@ def _jobs(settings: TrainSettings | PruneSettings) -> int:
     """How many seeds to run at a time."""
     if not isinstance(settings, PruneSettings) or settings.seeds == 1:
         return 1
-    from pyg_lth.processes import default_jobs
+    from pyg_lth.sweeps.processes import default_jobs
 
     return min(default_jobs([settings.device]), settings.seeds)
 
 
 def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
     """Run the seeds of a run in processes of their own."""
-    from pyg_lth.cli.sweep_progress import choose_progress
-    from pyg_lth.processes import Command, run_all
+    from pyg_lth.cli.sweep_display import choose_progress
+    from pyg_lth.sweeps.processes import Command, run_all
 
     commands = [
         Command(

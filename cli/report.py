@@ -10,7 +10,7 @@ from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag
 from pyg_lth.errors import InputError
 
 if TYPE_CHECKING:
-    from pyg_lth.report import Report
+    from pyg_lth.results.report import Report
 
 IN_THE_RUN = ""
 
@@ -39,14 +39,14 @@ def _no_folder(context: click.Context, option: click.Parameter, path: str | None
 )
 def report(runs: tuple[Path, ...], as_json: bool, page: str | None) -> None:
     """Show the report of each run folder RUNS."""
-    from pyg_lth.runs import RunFolder
+    from pyg_lth.results.run_folder import RunFolder
 
     if page and len(runs) > 1:
         raise InputError(f"--html {page} is one path for {len(runs)} pages: leave the path out")
     folders = [RunFolder(run) for run in runs]
     reports = [folder.read_report() for folder in folders]
     if page is not None:
-        from pyg_lth.page import to_html
+        from pyg_lth.reporting.page import to_html
 
         for folder, found in zip(folders, reports, strict=True):
             html = to_html(folder, _command_of(folder.path, found))
@@ -75,7 +75,7 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyg_lth.report import caption, conclusion, title
+    from pyg_lth.results.report import caption, conclusion, title
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -94,7 +94,7 @@ def show(report: "Report", folder: Path) -> None:
 
 def _fitting(report: "Report", width: int) -> tuple[list[str], list[list[str]]]:
     """The columns of the report's table that fit in a width, and its rows in them."""
-    from pyg_lth.report import COLUMNS, DISPENSABLE, table_rows
+    from pyg_lth.results.report import COLUMNS, DISPENSABLE, table_rows
 
     columns = dict(zip(COLUMNS, zip(*table_rows(report), strict=True), strict=True))
     if not report.rounds:

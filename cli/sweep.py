@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pyg_lth.cli.settings import PruneSettings, explain, flag
 from pyg_lth.errors import InputError
-from pyg_lth.sweep import Cell, Result, State, read_cells, read_state, run_cells, shard
+from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
 
 # What a Slurm cluster lets an array have unless its administrator sets another limit.
 MOST_TASKS = 1000
@@ -73,8 +73,8 @@ def sweep(
 
 
 def _run(file: Path, cells: list[Cell], jobs: int | None, as_json: bool, quiet: bool) -> None:
-    from pyg_lth.cli.sweep_progress import choose_progress
-    from pyg_lth.processes import default_jobs
+    from pyg_lth.cli.sweep_display import choose_progress
+    from pyg_lth.sweeps.processes import default_jobs
 
     start = time.monotonic()
     if jobs is None:
@@ -148,7 +148,7 @@ def _counts(results: Sequence[Result]) -> dict[str, int]:
 
 def _show(cells: Sequence[Cell], results: Sequence[Result], seconds: float) -> None:
     """Print what came of the runs, those that are not done last, each with what to try."""
-    from pyg_lth.cli.sweep_progress import clock
+    from pyg_lth.cli.sweep_display import clock
 
     counts = _counts(results)
     text = f"{_runs(len(cells))}: {counts['done']} done"

@@ -11,10 +11,10 @@ from docutils.utils.math.latex2mathml import MathError, tex2mathml
 from pydantic import BaseModel
 from sphinx.util import logging
 
-from pyg_lth import process
+from pyg_lth import runtime
 
 # As for the command line: before torch is imported.
-process.tune()
+runtime.tune()
 
 # The tutorial runs the command line, which is installed beside this interpreter.
 os.environ["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), os.environ["PATH"]))

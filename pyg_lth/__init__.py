@@ -4,27 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pyg_lth.backbones import MF, LightGCN
     from pyg_lth.config import PruneConfig, TrainConfig
     from pyg_lth.errors import InputError
-    from pyg_lth.masks import Mask, apply_mask
-    from pyg_lth.propagation import Propagation
-    from pyg_lth.report import Report
-    from pyg_lth.rounds import Callback
+    from pyg_lth.lottery.callbacks import Callback
+    from pyg_lth.nn.backbones import MF, LightGCN
+    from pyg_lth.nn.propagation import Propagation
+    from pyg_lth.pruning.masks import Mask, apply_mask
+    from pyg_lth.results.report import Report
     from pyg_lth.search import find_tickets, train
 
 # Names are imported when first used: `pyg-lth --help` must not wait for torch.
 _MODULES = {
-    "LightGCN": "backbones",
-    "MF": "backbones",
+    "LightGCN": "nn.backbones",
+    "MF": "nn.backbones",
     "PruneConfig": "config",
     "TrainConfig": "config",
     "InputError": "errors",
-    "Mask": "masks",
-    "apply_mask": "masks",
-    "Propagation": "propagation",
-    "Report": "report",
-    "Callback": "rounds",
+    "Mask": "pruning.masks",
+    "apply_mask": "pruning.masks",
+    "Propagation": "nn.propagation",
+    "Report": "results.report",
+    "Callback": "lottery.callbacks",
     "find_tickets": "search",
     "train": "search",
 }

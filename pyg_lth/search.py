@@ -12,15 +12,16 @@ from torch_geometric.data import HeteroData
 
 from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.errors import InputError
-from pyg_lth.interruption import deferred_interrupt
-from pyg_lth.methods import METHODS
-from pyg_lth.report import Report
-from pyg_lth.rewinding import to_initialization
-from pyg_lth.rounds import Callback, Rounds
-from pyg_lth.runs import RunFolder
-from pyg_lth.splits import InteractionSplit
-from pyg_lth.statistics import Difference, compare
-from pyg_lth.training import Workbench
+from pyg_lth.evaluation.significance import Difference, compare
+from pyg_lth.interactions import InteractionSplit
+from pyg_lth.lottery.callbacks import Callback
+from pyg_lth.lottery.interruption import deferred_interrupt
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.lottery.rewinding import to_initialization
+from pyg_lth.lottery.rounds import Rounds
+from pyg_lth.results.report import Report
+from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.training.problem import Problem
 
 RunAhead = Callable[[Sequence[Path]], None]
 
@@ -73,19 +74,17 @@ def find_tickets(
     seeds = config.seeds if isinstance(config, PruneConfig) else 1
     masks = _masks_to_train_under(config, seeds, fingerprint)
 
-    def prepare(seed: int) -> Workbench:
+    def prepare(seed: int) -> Problem:
         own = config.model_copy(update={"seed": seed, **({"seeds": 1} if seeds > 1 else {})})
         held_out = own.select_on == "valid" and split.valid is None
-        return Workbench.prepare(
-            split.hold_out_validation(seed) if held_out else split, own, device
-        )
+        return Problem.prepare(split.hold_out_validation(seed) if held_out else split, own, device)
 
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
     with kept as path, RunFolder(path) as folder, deferred_interrupt() as interrupted:
 
-        def run(bench: Workbench, folder: RunFolder, masks: RunFolder | None) -> Report:
+        def run(problem: Problem, folder: RunFolder, masks: RunFolder | None) -> Report:
             return Rounds(
-                bench, folder, masks, callback or Callback(), checkpoint_seconds, interrupted
+                problem, folder, masks, callback or Callback(), checkpoint_seconds, interrupted
             ).run()
 
         # What cannot be used is found out before the folder is claimed.
@@ -103,9 +102,9 @@ def find_tickets(
         if run_ahead is not None:
             run_ahead([own.path for own in folders])
         reports: list[Report] = []
-        for bench, own, mask in zip(itertools.chain([first], rest), folders, masks, strict=True):
+        for problem, own, mask in zip(itertools.chain([first], rest), folders, masks, strict=True):
             with own:
-                reports.append(run(bench, own, mask))
+                reports.append(run(problem, own, mask))
             report = _report_together(config, folders, reports)
             folder.write_report(report)
         return report

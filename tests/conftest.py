@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from pyg_lth import cli
 from pyg_lth.config import PruneConfig
-from pyg_lth.splits import InteractionSplit
+from pyg_lth.interactions import InteractionSplit
 
 # The graphs here are so small that a second thread only costs time, and a process that never
 # started one can be forked safely.

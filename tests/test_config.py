@@ -8,9 +8,9 @@ from pydantic import ValidationError
 import pyg_lth
 from pyg_lth import config
 from pyg_lth.config import PruneConfig, TrainConfig
-from pyg_lth.losses import LOSSES
-from pyg_lth.propagation import BACKENDS
+from pyg_lth.nn.propagation import BACKENDS
 from pyg_lth.search import METHODS
+from pyg_lth.training.losses import LOSSES
 
 
 def test_the_defaults_are_the_paper_s():

@@ -34,7 +34,7 @@ def test_the_wheel_holds_the_mapped_packages_and_types(distributions):
         "pyg_lth/cli/__init__.py",
         "pyg_lth/datasets/__init__.py",
         "pyg_lth/kernels/__init__.py",
-        "pyg_lth/page.html.jinja",
+        "pyg_lth/reporting/page.html.jinja",
     } <= names
     assert not [name for name in names if name.startswith(("cli/", "datasets/", "tests/"))]
 

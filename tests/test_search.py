@@ -10,8 +10,8 @@ from torch_geometric import nn
 
 from pyg_lth import Callback, InputError, Mask, find_tickets, kernels, train
 from pyg_lth.config import MethodName, PropagationName, ScopeName, TrainConfig
-from pyg_lth.evaluation import Evaluator
-from pyg_lth.splits import EDGE_TYPE, InteractionSplit
+from pyg_lth.evaluation.evaluator import Evaluator
+from pyg_lth.interactions import EDGE_TYPE, InteractionSplit
 
 METHODS, SCOPES = get_args(MethodName), get_args(ScopeName)
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
@@ -21,7 +21,7 @@ class Recorder(Callback):
     """Keeps what a search tells: the split, and of each round its mask and its start."""
 
     def __init__(self):
-        self.masks, self.starts, self.trained, self.calls, self.scouts = [], [], [], [], 0
+        self.masks, self.starts, self.trained, self.calls, self.auxiliary = [], [], [], [], 0
 
     def on_start(self, config, split):
         self.calls.append("start")
@@ -30,12 +30,12 @@ class Recorder(Callback):
     def on_popularity(self, popularity):
         self.calls.append("popularity")
 
-    def on_scout_start(self, training, mask):
-        self.scouts += 1
+    def on_auxiliary_start(self, training, mask):
+        self.auxiliary += 1
 
     def on_round_start(self, training, mask):
         self.calls.append("round start")
-        self.bench = training.bench
+        self.problem = training.problem
         self.training = training
         self.masks.append(mask)
         self.starts.append(training.model.embedding.weight.detach().clone())
@@ -215,7 +215,7 @@ def test_the_propagation_is_the_one_asked_for(small_graph, quick_config, propaga
     _, recorder = search(small_graph, quick_config(propagation=propagation, rounds=0))
     automatic = "native" if usable else "csr"
     wanted = automatic if propagation == "auto" else propagation
-    assert recorder.bench.propagation.backend == wanted
+    assert recorder.problem.propagation.backend == wanted
 
 
 def test_without_a_folder_no_files_are_left(small_graph, quick_config, tmp_path, monkeypatch):

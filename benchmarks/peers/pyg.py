@@ -14,24 +14,24 @@ from benchmarks import ours
 from benchmarks.contender import serve
 from benchmarks.data import Interactions, load_embedding
 from benchmarks.measuring import Task
-from pyg_lth.training import Workbench
+from pyg_lth.training.problem import Problem
 
 USERS_AT_ONCE = 8192  # As in the example.
 
 
-def training_step(bench: Workbench, adjacency: str, layers: int = 3) -> Task:
+def training_step(problem: Problem, adjacency: str, layers: int = 3) -> Task:
     """Sampling, propagation, PyG's loss, backward and Adam on one batch.
 
     It takes the triplets that pyg-lth takes, and they cost it what they cost pyg-lth: the example's
     own loader, which collates one index at a time, is slower.
 
     Args:
-        bench: Settings, interactions and sampler.
+        problem: Settings, interactions and sampler.
         adjacency: ``edge_index``, normalised in each step as in the example, or ``csr``, a torch
             CSR matrix normalised once.
         layers: Propagation layers.
     """
-    config, split = bench.config, bench.split
+    config, split = problem.config, problem.split
     num_nodes = split.num_users + split.num_items
     user, item = split.train[0], split.train[1] + split.num_users
     graph = torch.stack([torch.cat([user, item]), torch.cat([item, user])])
@@ -39,9 +39,9 @@ def training_step(bench: Workbench, adjacency: str, layers: int = 3) -> Task:
         index, weight = gcn_norm(graph, num_nodes=num_nodes, add_self_loops=False)
         graph = torch.sparse_coo_tensor(index, weight, (num_nodes, num_nodes)).to_sparse_csr()
     model = nn.LightGCN(num_nodes, config.dim, layers, normalize=adjacency == "edge_index")
-    model.to(bench.device)
+    model.to(problem.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    batches, share = ours.draw(bench)
+    batches, share = ours.draw(problem)
     source = itertools.cycle(batches)
 
     def run(count: int) -> None:
@@ -104,8 +104,8 @@ def main() -> None:
             embedding = torch.from_numpy(load_embedding(sys.argv[1], case["embedding"]))
             return evaluation(split.num_users, split.train, split.test, embedding)
         # MF has no propagation, so that only the sampler is prepared.
-        bench = ours.prepare(split, model="mf", dim=case["dim"], batch_size=case["batch_size"])
-        return training_step(bench, case["adjacency"])
+        problem = ours.prepare(split, model="mf", dim=case["dim"], batch_size=case["batch_size"])
+        return training_step(problem, case["adjacency"])
 
     serve(build, "torch-geometric", "torch")
 

@@ -1,0 +1,233 @@
+"""How a search shows its progress: a live table on a terminal, plain lines elsewhere."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.interactions import InteractionSplit
+from pyg_lth.lottery.callbacks import Callback
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.results.report import Popularity, RoundResult
+from pyg_lth.training.progress import EpochRecord
+from pyg_lth.training.trainer import Training
+
+
+@contextlib.contextmanager
+def choose_progress(folder: Path, quiet: bool) -> Any:
+    """Yield the callback that fits stderr: live on a terminal, lines elsewhere, or none."""
+    console = Console(stderr=True)
+    if quiet:
+        yield Callback()
+    elif console.is_terminal:
+        progress = LiveProgress(console, folder)
+        with Live(console=console, get_renderable=progress.render, transient=True):
+            yield progress
+    else:
+        yield PlainProgress(console, folder)
+
+
+class PlainProgress(Callback):
+    """One line for every evaluation and every round.
+
+    Args:
+        console: Where to print.
+        folder: The run folder.
+    """
+
+    def __init__(self, console: Console, folder: Path):
+        self._console = console
+        self._folder = folder
+
+    def _line(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
+        """Say what is trained and where the files go."""
+        self._config = config
+        self._line(f"seed {config.seed}: {describe(split)}")
+        self._line(f"run folder {self._folder}")
+
+    def on_popularity(self, popularity: Popularity) -> None:
+        """Say how far popularity alone gets."""
+        self._line(f"popularity ranking: test {_metrics(popularity.test)}")
+
+    def on_auxiliary_start(self, training: Training, mask: Mask) -> None:
+        """Say that this is no round."""
+        self._line("a training that only finds masks:")
+        self.on_round_start(training, mask)
+
+    def on_round_start(self, training: Training, mask: Mask) -> None:
+        """Say how much is left to train."""
+        progress = training.progress
+        resumed = (
+            f", continued at epoch {progress.epoch}" if progress.epoch or progress.step else ""
+        )
+        self._line(f"round {progress.round}: density {mask.density:.2%}{resumed}")
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell an evaluation."""
+        metrics = getattr(record, self._config.select_on)
+        if metrics is not None:
+            self._line(
+                f"round {record.round} epoch {record.epoch}: loss {record.loss:.4f}, "
+                f"{self._config.select_on} {_metrics(metrics)}"
+            )
+
+    def on_round_end(self, result: RoundResult) -> None:
+        """Tell the result of a round."""
+        self._line(
+            f"round {result.round} done: best epoch {result.best_epoch} of {result.epochs}, "
+            f"{result.seconds:.1f} s, test {_metrics(result.test)}"
+        )
+
+
+class LiveProgress(Callback):
+    """A table of the rounds, the running one last, and the time left.
+
+    Args:
+        console: The terminal.
+        folder: The run folder.
+    """
+
+    def __init__(self, console: Console, folder: Path):
+        self._console = console
+        self._folder = folder
+        self._header = Text("preparing the graph")
+        self._rows: list[tuple[str, ...]] = []
+        self._results: list[RoundResult] = []
+        self._training: Training | None = None
+        self._density = 1.0
+        self._running = ""
+
+    def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
+        """Keep what the header and the estimate need."""
+        self._config = config
+        self._rounds = config.rounds if isinstance(config, PruneConfig) else 0
+        about = f"{config.model}, seed {config.seed}, on {describe(split)}"
+        self._header = Text(f"{about}\nrun folder {self._folder}")
+
+    def on_popularity(self, popularity: Popularity) -> None:
+        """Show the ranking that every model has to beat."""
+        metrics = popularity.test if self._config.select_on == "test" else popularity.valid
+        self._rows.append(self._cells("popular", "", "", "", metrics, ""))
+
+    def on_auxiliary_start(self, training: Training, mask: Mask) -> None:
+        """Show the training as one that only finds masks."""
+        self._show(training, mask, "masks")
+
+    def on_round_start(self, training: Training, mask: Mask) -> None:
+        """Show the round as the running one."""
+        self._show(training, mask, self._name(training.progress.round))
+
+    def _show(self, training: Training, mask: Mask, name: str) -> None:
+        self._density, self._running = mask.density, name
+        self._training = training
+
+    def on_round_end(self, result: RoundResult) -> None:
+        """Move the round to the finished ones."""
+        metrics = result.test if self._config.select_on == "test" else result.valid
+        history = self._training.progress.history if self._training else []
+        self._rows.append(
+            self._cells(
+                self._name(result.round),
+                f"{result.density:.2%}",
+                f"{result.best_epoch}/{result.epochs}",
+                f"{history[-1].loss:.4f}" if history else "",
+                metrics,
+                _duration(result.seconds),
+            )
+        )
+        self._results.append(result)
+        self._training = None
+
+    def render(self) -> RenderableType:
+        """Draw the state of this moment; called by the display's own thread."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in ("round", "density", "epoch", "loss", "recall", "ndcg", "time"):
+            table.add_column(name, justify="right", no_wrap=True)
+        room = max(3, self._console.height - 10)
+        for row in self._rows[-room:]:
+            table.add_row(*row, style="dim")
+        training = self._training
+        if training is None:
+            return Group(self._header, table) if self._rows else self._header
+        progress = training.progress
+        steps = training.problem.sampler.steps
+        last = progress.history[-1] if progress.history else None
+        spent = sum(record.seconds for record in progress.history) + progress.seconds
+        table.add_row(
+            *self._cells(
+                self._running,
+                f"{self._density:.2%}",
+                str(progress.epoch + 1),
+                f"{last.loss:.4f}" if last else "",
+                training.best_metrics,
+                _duration(spent),
+            ),
+            style="bold",
+        )
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            f"epoch {progress.epoch + 1}",
+            ProgressBar(total=steps, completed=progress.step, width=20),
+            f"{progress.step}/{steps} steps",
+            self._time_left(progress.round, progress.epoch + progress.step / steps, spent),
+        )
+        note = f"Recall and NDCG at {self._config.topk}: best so far on {self._config.select_on}"
+        return Group(self._header, table, bar, Text(note, style="dim"))
+
+    def _name(self, round: int) -> str:
+        return "dense" if round == 0 else f"{round}/{self._rounds}"
+
+    def _cells(
+        self,
+        name: str,
+        density: str,
+        epoch: str,
+        loss: str,
+        metrics: dict[str, float] | None,
+        seconds: str,
+    ) -> tuple[str, ...]:
+        k = self._config.topk
+        ranked = [f"{metrics[f'{name}@{k}']:.4f}" if metrics else "" for name in ("recall", "ndcg")]
+        return (name, density, epoch, loss, *ranked, seconds)
+
+    def _time_left(self, round: int, epochs: float, spent: float) -> str:
+        """Estimate from the rounds so far; before the first is done, from the epochs allowed."""
+        if epochs == 0:
+            return ""
+        if self._results:
+            a_round = sum(result.seconds for result in self._results) / len(self._results)
+            sign = "about"
+        else:
+            a_round = spent / epochs * self._config.max_epochs
+            sign = "at most"
+        left = max(0.0, a_round - spent) + (self._rounds - round) * a_round
+        return f"{sign} {_duration(left)} left"
+
+
+def describe(split: InteractionSplit) -> str:
+    """The size of the graph in words."""
+    valid = "" if split.valid is None else f", {split.valid.size(1):,} validation"
+    return (
+        f"{split.num_users:,} users, {split.num_items:,} items, {split.train.size(1):,} train"
+        f"{valid}, {split.test.size(1):,} test"
+    )
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

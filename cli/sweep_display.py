@@ -1,0 +1,163 @@
+"""How a sweep shows its progress: a live table on a terminal, plain lines elsewhere."""
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pyg_lth.sweeps.grid import judge
+from pyg_lth.sweeps.processes import Outcome, Watcher
+
+STYLES = {"running": "bold", "done": "dim", "failed": "red", "in use": "yellow", "waiting": "dim"}
+
+
+@contextlib.contextmanager
+def choose_progress(title: str, names: Sequence[str], quiet: bool) -> Iterator[Watcher]:
+    """Yield the watcher that fits stderr: live on a terminal, lines elsewhere, or none."""
+    console = Console(stderr=True)
+    if quiet:
+        yield Watcher()
+    elif console.is_terminal:
+        progress = LiveProgress(console, title, names)
+        with Live(console=console, get_renderable=progress.render, transient=True):
+            yield progress
+    else:
+        yield PlainProgress(console, title, names)
+
+
+class PlainProgress(Watcher):
+    """A line for the beginning and the end of each run, and for the end of each of its rounds.
+
+    Args:
+        console: Where to print.
+        title: The first line.
+        names: Of all cells.
+    """
+
+    def __init__(self, console: Console, title: str, names: Sequence[str]):
+        self._console = console
+        self._total = len(names)
+        self._ended = 0
+        self._print(title)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def on_start(self, name: str) -> None:
+        """Say that a run was started."""
+        self._print(f"{name}: started")
+
+    def on_line(self, name: str, line: str) -> None:
+        """Pass on what tells the result of a round."""
+        if re.match(r"round \d+ done", line):
+            self._print(f"{name}: {line}")
+
+    def on_end(self, name: str, outcome: Outcome) -> None:
+        """Say how a run ended, and how many did."""
+        self._ended += 1
+        if outcome.code == 0:
+            text = f"done in {clock(outcome.seconds)}" if outcome.seconds else "done before"
+        else:
+            text = f"{judge(outcome)}: {outcome.reason}"
+        self._print(f"{name}: {text} ({self._ended} of {self._total})")
+
+    def on_interrupt(self) -> None:
+        """Say what is waited for."""
+        self._print("interrupted: the running ones save their state; Ctrl-C again ends them")
+
+
+@dataclasses.dataclass
+class _Row:
+    name: str
+    state: str = "waiting"
+    line: str = ""
+    start: float = 0.0
+    seconds: float = 0.0
+
+
+class LiveProgress(Watcher):
+    """A table of the runs; of too many for the screen, those that run or did not succeed.
+
+    Args:
+        console: The terminal.
+        title: The line above.
+        names: Of all cells.
+    """
+
+    def __init__(self, console: Console, title: str, names: Sequence[str]):
+        self._console = console
+        self._title = title
+        self._rows = {name: _Row(name) for name in names}
+        self._start = time.monotonic()
+
+    def on_start(self, name: str) -> None:
+        """Show the run as a running one."""
+        row = self._rows[name]
+        row.start = time.monotonic()
+        row.state = "running"
+
+    def on_line(self, name: str, line: str) -> None:
+        """Show what the run said last."""
+        self._rows[name].line = line
+
+    def on_end(self, name: str, outcome: Outcome) -> None:
+        """Show how the run ended."""
+        row = self._rows[name]
+        row.seconds = outcome.seconds
+        row.state = judge(outcome)
+        if outcome.code:
+            row.line = outcome.reason
+
+    def on_interrupt(self) -> None:
+        """Say what is waited for."""
+        self._title = "Interrupted: the running ones save their state; Ctrl-C again ends them"
+
+    def render(self) -> RenderableType:
+        """Draw the state of this moment; called by the display's own thread."""
+        now = time.monotonic()
+        rows = list(self._rows.values())
+        counts = Counter(row.state for row in rows)
+        room = max(1, self._console.height - 6)
+        if len(rows) > room:
+            rows = [row for row in rows if row.state not in ("waiting", "done")]
+            # Those that run are the last ones to be begun.
+            rows = rows[-room:]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), expand=True)
+        for name in ("run", "state", "last line"):
+            table.add_column(name, no_wrap=True, overflow="ellipsis")
+        table.columns[-1].ratio = 1
+        table.add_column("time", justify="right", no_wrap=True)
+        for row in rows:
+            seconds = now - row.start if row.state == "running" else row.seconds
+            table.add_row(
+                Text(_shorten(row.name, self._console.width // 2)),
+                row.state,
+                Text(row.line),
+                clock(seconds) if seconds else "",
+                style=STYLES[row.state],
+            )
+        told = ", ".join(f"{counts[state]} {state}" for state in STYLES if counts[state])
+        return Group(
+            Text(self._title, no_wrap=True, overflow="ellipsis"),
+            table,
+            Text(f"{told}; {clock(now - self._start)}", no_wrap=True, overflow="ellipsis"),
+        )
+
+
+def clock(seconds: float) -> str:
+    """A time as hours, minutes and seconds."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _shorten(name: str, width: int) -> str:
+    """Leave out the beginning, which varies least."""
+    return name if len(name) <= width else "…" + name[len(name) - width + 1 :]

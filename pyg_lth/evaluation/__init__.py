@@ -1,0 +1,1 @@
+"""Full ranking, its metrics, and what can be said of their differences."""

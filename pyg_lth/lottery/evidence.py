@@ -1,0 +1,146 @@
+"""What a mask is read from: the table, trained or not, that is pruned to the density of a round."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pyg_lth.config import PruneConfig
+from pyg_lth.lottery.pep import ThresholdSearch
+from pyg_lth.pruning.masks import Budget, Mask, budgets
+from pyg_lth.results.report import RoundResult
+from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.training.problem import Problem
+from pyg_lth.training.trainer import Training
+
+AfterEpoch = Callable[[Training], None]
+
+
+class OutOfReach(Exception):
+    """A method has no mask of the density that the next round asks for."""
+
+
+class Found(NamedTuple):
+    """A mask and where it comes from.
+
+    Args:
+        mask: The mask.
+        trained: The table that goes with it, shape ``[num_nodes, dim]``.
+        seconds: Time of the trainings that it took to find, in seconds.
+    """
+
+    mask: Mask
+    trained: Tensor
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """A search of one seed as far as it has come, and its means to train for a mask.
+
+    Args:
+        config: The settings.
+        problem: What its trainings share.
+        folder: Keeps the run.
+        initial: The initialisation θ₀, shape ``[num_nodes, dim]``.
+        results: The rounds so far; grows with them.
+        train: Runs an auxiliary training, one that only finds a mask, to its end; takes the
+            training and what to call after each of its epochs, and can be interrupted and resumed.
+    """
+
+    config: PruneConfig
+    problem: Problem
+    folder: RunFolder
+    initial: Tensor
+    results: list[RoundResult]
+    train: Callable[[Training, AfterEpoch], None]
+
+    def budgets(self, round: int) -> list[Budget]:
+        """What each part of the table may keep in a round."""
+        users, shape = self.problem.split.num_users, self.initial.shape
+        return budgets(self.config.scope, users, shape, self.config.amount, round)
+
+    def restart(self) -> Tensor:
+        """θ₀, or what became of it in the epochs of the dense round before late rewinding's."""
+        return self.folder.read_late() if self.config.rewind_epoch else self.initial
+
+    def of_round(self, round: int) -> Found:
+        """A finished round: its mask, its best table, and what it took to get there."""
+        return Found(*self.folder.read_round(round), self.results[round].cost_seconds)
+
+
+Evidence = Callable[[Search, int], Found]
+
+
+def initial(search: Search, round: int) -> Found:
+    """The untrained table, whole.
+
+    Args:
+        search: The search so far.
+        round: The round whose mask is sought, from 1.
+
+    Returns:
+        The living entries to choose among, the table to score, and what it took to train.
+    """
+    return Found(Mask.ones(*search.initial.shape), search.initial, 0.0)
+
+
+def dense(search: Search, round: int) -> Found:
+    """The table of the dense round; arguments as in :func:`initial`."""
+    return search.of_round(0)
+
+
+def previous(search: Search, round: int) -> Found:
+    """The table of the round before; arguments as in :func:`initial`."""
+    return search.of_round(round - 1)
+
+
+def rewound(search: Search, round: int) -> Found:
+    """The round before as ``imp`` would have trained it, from θ₀; arguments as in :func:`initial`.
+
+    That is an auxiliary training, which a search does beside its own rounds.
+    """
+    before = round - 1
+    if before == 0:
+        return dense(search, round)
+    folder = search.folder
+    mask = folder.read_round(before)[0]
+    if not folder.has_auxiliary(before):
+        earlier = (
+            folder.read_auxiliary(before - 1)[1] if before > 1 else search.results[0].cost_seconds
+        )
+        training = Training(search.problem, search.restart(), mask, before)
+        search.train(training, lambda training: None)
+        seconds = training.progress.total_seconds
+        folder.write_auxiliary(before, training.best_weight, earlier + seconds)
+    return Found(mask, *folder.read_auxiliary(before))
+
+
+def thresholds(search: Search, round: int) -> Found:
+    """How far entries lay above learned thresholds when few enough did for the round.
+
+    Arguments are as in :func:`initial`. One auxiliary training finds the masks of all rounds.
+
+    Raises:
+        OutOfReach: If the thresholds never rose that far.
+    """
+    folder = search.folder
+
+    def keep_margins(learning: Training) -> None:
+        assert isinstance(learning, ThresholdSearch)
+        margin = learning.margin()
+        for later in range(1, search.config.rounds + 1):
+            if folder.has_auxiliary(later):
+                continue
+            for budget in search.budgets(later):
+                if (margin[budget.rows] > 0).sum() > budget.keep:
+                    return
+            folder.write_auxiliary(later, margin, learning.progress.total_seconds)
+        learning.progress.finished = True
+
+    if not folder.has_auxiliary(round):
+        search.train(ThresholdSearch(search.problem, search.initial), keep_margins)
+    if not folder.has_auxiliary(round):
+        raise OutOfReach(f"the learned thresholds reached no density below round {round - 1}'s")
+    return Found(Mask.ones(*search.initial.shape), *folder.read_auxiliary(round))

@@ -1,0 +1,43 @@
+"""The ways to find tickets, each a small strategy of the one round loop."""
+
+import dataclasses
+
+from pyg_lth.config import MethodName
+from pyg_lth.lottery import evidence, rewinding
+from pyg_lth.lottery.evidence import Evidence
+from pyg_lth.pruning import criteria
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to find tickets.
+
+    Args:
+        criterion: Scores the entries of a table.
+        evidence: Whose table and mask are pruned to the density of a round.
+        rewind: Where the survivors restart.
+        rate_goes_on: Whether the learning rate goes on decaying where the previous round left it,
+            instead of starting anew.
+        regrows: Whether the mask moves during training, at a constant number of entries.
+    """
+
+    criterion: criteria.Criterion
+    evidence: Evidence
+    rewind: rewinding.Rewind
+    rate_goes_on: bool = False
+    regrows: bool = False
+
+
+METHODS: dict[MethodName, Method] = {
+    "imp": Method(criteria.magnitude, evidence.previous, rewinding.to_initialization),
+    "oneshot": Method(criteria.magnitude, evidence.dense, rewinding.to_initialization),
+    "random": Method(criteria.random, evidence.initial, rewinding.to_initialization),
+    "reinit": Method(criteria.magnitude, evidence.rewound, rewinding.to_fresh),
+    "finetune": Method(
+        criteria.magnitude, evidence.previous, rewinding.to_trained, rate_goes_on=True
+    ),
+    "lr-rewind": Method(criteria.magnitude, evidence.previous, rewinding.to_trained),
+    "pep": Method(criteria.margin, evidence.thresholds, rewinding.to_initialization),
+    "snip": Method(criteria.saliency, evidence.initial, rewinding.to_initialization),
+    "dynamic": Method(criteria.random, evidence.initial, rewinding.to_initialization, regrows=True),
+}

@@ -1,0 +1,225 @@
+"""The round loop of one seed: train, mask, rewind, retrain."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pyg_lth import seeding
+from pyg_lth.config import PruneConfig
+from pyg_lth.evaluation.degree_groups import Analyst
+from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
+from pyg_lth.evaluation.significance import compare
+from pyg_lth.lottery.callbacks import Callback
+from pyg_lth.lottery.dynamic import Regrowth
+from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
+from pyg_lth.lottery.gradients import loss_gradient
+from pyg_lth.lottery.methods import METHODS, Method
+from pyg_lth.pruning import selection
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.results.report import Popularity, Report, RoundResult
+from pyg_lth.results.run_folder import RunFolder, Stage
+from pyg_lth.training.problem import Problem
+from pyg_lth.training.progress import EpochRecord
+from pyg_lth.training.trainer import Training
+
+
+class Rounds:
+    """A search of one seed on its way through the rounds.
+
+    Args:
+        problem: What its trainings share.
+        folder: Keeps the run.
+        masks: Folder of another run whose masks to train under, :obj:`None` to find them.
+        callback: Hears of the progress.
+        checkpoint_seconds: Time between two savings of the training in progress, in seconds.
+        interrupted: Says whether to save and stop.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        folder: RunFolder,
+        masks: RunFolder | None,
+        callback: Callback,
+        checkpoint_seconds: float,
+        interrupted: Callable[[], bool],
+    ):
+        self._problem = problem
+        self._config = problem.config
+        self._folder = folder
+        self._masks = masks
+        self._callback = callback
+        self._checkpoint_seconds = checkpoint_seconds
+        self._interrupted = interrupted
+        self._evaluate_test = (
+            problem.evaluator
+            if self._config.select_on == "test"
+            else Evaluator(problem.split, "test", self._config.topk)
+        )
+        self._analyse = Analyst(problem.split, self._evaluate_test)
+
+    def run(self) -> Report:
+        """Run the rounds that are not done yet."""
+        self._callback.on_start(self._config, self._problem.split)
+        initial = self._folder.read_initial()
+        if initial is None:
+            initial = self._problem.initialize()
+            self._folder.write_initial(initial)
+        self._initial = initial
+        self._popularity = self._rank_by_popularity()
+        self._callback.on_popularity(self._popularity)
+        self._results = self._folder.read_results()
+        self._epochs = self._folder.read_epochs(len(self._results))
+        for result in self._results:
+            self._callback.on_round_end(result)
+        rounds = self._config.rounds if isinstance(self._config, PruneConfig) else 0
+        self._search = self._begin_search()
+        self._ended = self._folder.read_ended()
+        for round in range(len(self._results), rounds + 1):
+            if self._ended is not None:
+                break
+            try:
+                self._results.append(self._run_round(round))
+            except OutOfReach as reason:
+                self._ended = str(reason)
+            else:
+                self._callback.on_round_end(self._results[-1])
+            self._publish()
+        self._folder.tidy()
+        # Once more, for a run that ended between its last round and the report.
+        return self._publish()
+
+    def _begin_search(self) -> Search | None:
+        """The search that methods read their evidence from; a dense training has none."""
+        if not isinstance(self._config, PruneConfig):
+            return None
+        return Search(
+            self._config,
+            self._problem,
+            self._folder,
+            self._initial,
+            self._results,
+            functools.partial(self._train, "auxiliary"),
+        )
+
+    def _rank_by_popularity(self) -> Popularity:
+        embedding = popularity_embedding(self._problem.split)
+        valid = self._problem.evaluator(embedding) if self._config.select_on == "valid" else None
+        return Popularity(valid=valid, test=self._evaluate_test(embedding))
+
+    def _run_round(self, round: int) -> RoundResult:
+        training, before = self._prepare(round)
+        self._train("training", training, self._keep_what_survivors_restart_from)
+        ranked = self._evaluate_test.rank(training.best_embedding())
+        test = self._evaluate_test.per_user(ranked)
+        seconds = training.progress.total_seconds
+        result = RoundResult(
+            round=round,
+            density=training.best_mask.density,
+            remaining=training.best_mask.remaining,
+            epochs=training.progress.epoch,
+            best_epoch=training.progress.best_epoch,
+            seconds=seconds,
+            cost_seconds=before + seconds,
+            valid=training.best_metrics if self._config.select_on == "valid" else None,
+            test={name: float(value.mean()) for name, value in test.items()},
+            **({} if round == 0 else self._against_dense(training, test)),
+            analysis=self._analyse(training.best_mask, ranked),
+        )
+        self._epochs += training.progress.history
+        self._folder.write_epochs(self._epochs)
+        users = {"user": self._evaluate_test.users, **test}
+        self._folder.write_round(result, training.best_mask, training.best_weight, users)
+        return result
+
+    def _prepare(self, round: int) -> tuple[Training, float]:
+        """Return the training of a round, and the seconds that it took to find its mask."""
+        search, initial = self._search, self._initial
+        if round == 0 or search is None:
+            return Training(self._problem, initial, Mask.ones(*initial.shape), round), 0.0
+        method = METHODS[search.config.method]
+        found = self._find_mask(search, method, round)
+        source = seeding.generator(search.config.seed, "rewinding", round)
+        training = Training(
+            self._problem,
+            method.rewind(search.restart(), found.trained, source),
+            found.mask,
+            round,
+            epochs_before=sum(int(r.best_epoch) for r in self._results)
+            if method.rate_goes_on
+            else 0,
+            remask=Regrowth(self._problem, round, search.budgets(round))
+            if method.regrows
+            else None,
+        )
+        return training, found.seconds
+
+    def _find_mask(self, search: Search, method: Method, round: int) -> Found:
+        if self._masks is not None:
+            cost = self._masks.read_results()[round].cost_seconds
+            return Found(
+                self._masks.read_round(round)[0], self._folder.read_round(round - 1)[1], cost
+            )
+        mask, table, seconds = method.evidence(search, round)
+        seed = search.config.seed
+
+        def gradient(weight: Tensor) -> Tensor:
+            source = seeding.generator(seed, "gradient", round, device=self._problem.device)
+            return loss_gradient(self._problem, weight, source).cpu()
+
+        source = seeding.generator(seed, "criterion", round)
+        scores = method.criterion(table, source, gradient)
+        return Found(selection.prune(scores, mask, search.budgets(round)), table, seconds)
+
+    def _train(self, stage: Stage, training: Training, after_epoch: AfterEpoch) -> None:
+        self._folder.restore_state(training, stage)
+        callback = self._callback
+        begin = callback.on_round_start if stage == "training" else callback.on_auxiliary_start
+        begin(training, training.mask)
+        self._last_checkpoint = time.monotonic()
+
+        def on_epoch(record: EpochRecord) -> None:
+            after_epoch(training)
+            callback.on_epoch(record)
+
+        training.run(on_epoch, lambda: self._after_step(training, stage))
+
+    def _keep_what_survivors_restart_from(self, training: Training) -> None:
+        config, progress = self._config, training.progress
+        late = isinstance(config, PruneConfig) and progress.epoch == config.rewind_epoch
+        if late and progress.round == 0:
+            self._folder.write_late(training.model.embedding.weight.detach())
+
+    def _after_step(self, training: Training, stage: Stage) -> None:
+        interrupted = self._interrupted()
+        if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
+            if stage == "training":
+                self._folder.write_epochs([*self._epochs, *training.progress.history])
+            self._folder.write_state(training, stage)
+            self._last_checkpoint = time.monotonic()
+        if interrupted:
+            raise KeyboardInterrupt
+
+    def _against_dense(self, training: Training, test: dict[str, Tensor]) -> dict[str, Any]:
+        """How a ticket compares with the dense model: over the users, and how soon."""
+        config, dense = self._config, self._results[0]
+        assert isinstance(config, PruneConfig)
+        metric = config.selection_metric
+        best = (dense.valid or dense.test)[metric]
+        evaluated = ((r.epoch, getattr(r, config.select_on)) for r in training.progress.history)
+        reached = (epoch for epoch, found in evaluated if found and found[metric] >= best)
+        users = self._folder.read_users(0)[metric], test[metric].cpu()
+        of_dense, of_ticket = (value.unsqueeze(0).numpy() for value in users)
+        return {
+            "epochs_to_dense": next(reached, None),
+            "difference": compare(of_ticket, of_dense, config.tolerance, config.seed),
+        }
+
+    def _publish(self) -> Report:
+        config, groups = self._config.model_dump(), self._analyse.groups
+        report = Report.of_seed(config, groups, self._popularity, self._results, self._ended)
+        self._folder.write_report(report)
+        return report

@@ -1,0 +1,1 @@
+"""Backbones, and the sparse product that propagates their tables."""

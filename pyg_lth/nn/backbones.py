@@ -1,0 +1,113 @@
+"""The recommenders: PyG's LightGCN on a prepared adjacency, and matrix factorisation."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric import nn
+from torch_geometric.typing import Adj, OptTensor
+
+from pyg_lth.config import TrainConfig
+from pyg_lth.nn.propagation import Propagation
+
+
+class LightGCN(nn.LightGCN):  # type: ignore[misc]
+    r"""PyG's :class:`~torch_geometric.nn.models.LightGCN`, quick on a :class:`Propagation`.
+
+    Wherever the parent takes an ``edge_index``, this class also takes a
+    :class:`~pyg_lth.nn.propagation.Propagation` (``forward`` then needs its
+    ``edge_label_index``); its parameters, state dict, outputs and gradients are the parent's.
+    From `"LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation"
+    <https://arxiv.org/abs/2002.02126>`_.
+
+    Args:
+        num_nodes (int): Users and items together.
+        embedding_dim (int): Embedding dimension.
+        num_layers (int): Propagation layers.
+        alpha (float or torch.Tensor, optional): Layer weights, ``1 / (num_layers + 1)`` each unless
+            given.
+        **kwargs (optional): Arguments of :class:`~torch_geometric.nn.conv.LGConv`, used where an
+            ``edge_index`` is given.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import LightGCN, Propagation
+        >>> edge_index = torch.tensor([[0, 0, 1, 2, 3, 3], [2, 3, 3, 0, 0, 1]])  # 2 users, 2 items
+        >>> model = LightGCN(num_nodes=4, embedding_dim=8, num_layers=3)
+        >>> embedding = model.get_embedding(Propagation(edge_index, num_nodes=4))
+        >>> embedding.shape
+        torch.Size([4, 8])
+        >>> torch.allclose(embedding, model.get_embedding(edge_index), atol=1e-6)  # PyG's own way
+        True
+    """
+
+    def get_embedding(self, edge_index: Adj | Propagation, edge_weight: OptTensor = None) -> Tensor:
+        """Return the propagated embeddings of all nodes, shape ``[num_nodes, embedding_dim]``.
+
+        Args:
+            edge_index: A prepared :class:`~pyg_lth.nn.propagation.Propagation`, or what the parent
+                takes.
+            edge_weight: Edge weights for the parent; a ``Propagation`` carries its own.
+        """
+        if isinstance(edge_index, Propagation):
+            return edge_index.combine_layers(self.embedding.weight, self.alpha)
+        out: Tensor = super().get_embedding(edge_index, edge_weight)
+        return out
+
+    def lookup(self, nodes: Tensor, propagation: Propagation | None) -> tuple[Tensor, Tensor]:
+        """Return propagated and ego embeddings of a batch of nodes, without those of the others.
+
+        Args:
+            nodes: The nodes, int64, shape ``[n]``; one may come several times.
+            propagation: The prepared adjacency, :obj:`None` for a backbone without layers.
+
+        Returns:
+            Rows of :meth:`get_embedding` and of the embedding table, each of shape
+            ``[n, embedding_dim]``.
+        """
+        weight = self.embedding.weight
+        if propagation is None:
+            if self.num_layers:
+                raise ValueError(f"{self.num_layers} layers need a propagation to look up through")
+            ego = F.embedding(nodes, weight)
+            return ego, ego
+        return propagation.combine_layers_at(nodes, weight, self.alpha)
+
+
+class MF(LightGCN):
+    """Matrix factorisation: a LightGCN of no layers, so it never looks at the graph.
+
+    From `"BPR: Bayesian Personalized Ranking from Implicit Feedback"
+    <https://arxiv.org/abs/1205.2618>`_.
+
+    Args:
+        num_nodes (int): Users and items together.
+        embedding_dim (int): Embedding dimension.
+
+    Example:
+        >>> from pyg_lth import MF
+        >>> model = MF(num_nodes=5, embedding_dim=8)
+        >>> user, item = model.get_embedding().split([2, 3])  # 2 users, 3 items
+        >>> (user @ item.t()).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, num_nodes: int, embedding_dim: int):
+        super().__init__(num_nodes, embedding_dim, num_layers=0)
+
+    def get_embedding(
+        self, edge_index: Adj | Propagation | None = None, edge_weight: OptTensor = None
+    ) -> Tensor:
+        """Return the embedding table itself, shape ``[num_nodes, embedding_dim]``."""
+        weight: Tensor = self.embedding.weight
+        return weight
+
+
+def build_backbone(config: TrainConfig, num_nodes: int, device: torch.device) -> LightGCN:
+    """Build the backbone that ``config`` names, with weights yet to be set, on ``device``."""
+    backbone: LightGCN
+    if config.model == "mf":
+        backbone = MF(num_nodes, config.dim)
+    else:
+        backbone = LightGCN(num_nodes, config.dim, config.layers)
+    backbone.to(device)
+    return backbone

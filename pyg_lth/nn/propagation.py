@@ -1,0 +1,285 @@
+"""The normalised adjacency matrix: built once, multiplied fast, forward and backward."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch_geometric import EdgeIndex
+from torch_geometric.utils import cumsum
+
+from pyg_lth import kernels
+from pyg_lth.config import PropagationName
+from pyg_lth.errors import InputError
+from pyg_lth.nn.distinct import add_up, distinct_nodes
+
+# Every column propagates alone, so on a CPU a few at a time do, which stay in its cache: the fewer,
+# the more often the indices are read.
+COLUMNS_AT_ONCE = 32
+
+# Edges between the one that the native product adds and the one whose row it already fetches.
+AHEAD = 64
+
+# As many nodes can be counted in int32.
+MOST_NODES = 2**31
+
+
+class Propagation:
+    r"""The symmetrically normalised adjacency :math:`\hat{A} = D^{-1/2} A D^{-1/2}`.
+
+    Stands in for ``edge_index`` in the backbones of :mod:`pyg_lth.nn.backbones`. Where PyG
+    normalises and gathers edge by edge in every step, the matrix is laid out here once, and since
+    it is symmetric the backward pass is the same product as the forward one.
+
+    Args:
+        edge_index: The undirected graph with both directions of every edge, shape ``[2, E]``,
+            int64.
+        num_nodes: Number of nodes :math:`N`; those without an edge get a zero row.
+        backend: ``native`` (this package's kernels, CPU only), ``csr`` (a torch CSR matrix),
+            ``edge-index`` (PyG's :class:`~torch_geometric.EdgeIndex`), ``scatter``
+            (torch-scatter), or ``auto``: ``native`` where it can be used, otherwise ``csr``.
+
+    Raises:
+        InputError: If the backend asked for is not installed or not for this device.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth import Propagation
+        >>> edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]])  # node 0 between 1 and 2
+        >>> propagation = Propagation(edge_index, num_nodes=3, backend="csr")
+        >>> propagation
+        Propagation(num_nodes=3, backend='csr')
+        >>> propagation @ torch.eye(3)
+        tensor([[0.0000, 0.7071, 0.7071],
+                [0.7071, 0.0000, 0.0000],
+                [0.7071, 0.0000, 0.0000]])
+    """
+
+    def __init__(self, edge_index: Tensor, num_nodes: int, backend: PropagationName = "auto"):
+        if backend == "auto":
+            backend = "native" if kernels.usable(edge_index.device) else "csr"
+        row, col = edge_index[:, (edge_index[0] * num_nodes + edge_index[1]).argsort()]
+        degree = torch.bincount(row, minlength=num_nodes)
+        scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
+        self.num_nodes = num_nodes
+        self.backend = backend
+        self._matrix = BACKENDS[backend](row, col, scale[row] * scale[col], cumsum(degree))
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        r"""Multiply :math:`\hat{A} x` for ``x`` of shape ``[N, dim]``, differentiably."""
+        return self.combine_layers(x, x.new_tensor([0.0, 1.0]))
+
+    def combine_layers(self, x: Tensor, alpha: Tensor) -> Tensor:
+        r"""Compute :math:`\sum_l \alpha_l \hat{A}^l x`, LightGCN's embedding (its Equation 8).
+
+        Args:
+            x: Ego embeddings, shape ``[N, dim]``, float.
+            alpha: Layer weights, shape ``[num_layers + 1]``, without gradient.
+        """
+        out: Tensor = _Polynomial.apply(x, alpha, self._matrix)  # type: ignore[no-untyped-call]
+        return out
+
+    def combine_layers_at(self, nodes: Tensor, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute some rows of :meth:`combine_layers`, and the same rows of ``x`` with them.
+
+        Only what these rows need is computed: of the last layer they alone, and in the backward
+        pass of the first product what starts from them. The ego rows come along so that ``x`` gets
+        one gradient.
+
+        Args:
+            nodes: The rows, int64, shape ``[n]``; one may come several times.
+            x: Ego embeddings, shape ``[N, dim]``, float.
+            alpha: Layer weights, shape ``[num_layers + 1]``, without gradient.
+
+        Returns:
+            Propagated and ego embeddings, each of shape ``[n, dim]``.
+        """
+        if alpha.numel() == 1:
+            ego = F.embedding(nodes, x)
+            return ego * alpha, ego
+        # On CUDA the host would have to wait to know which come twice.
+        place = None
+        if not x.is_cuda:
+            nodes, place = distinct_nodes(nodes, self.num_nodes)
+        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, place)  # type: ignore[no-untyped-call]
+        return out, ego
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_nodes={self.num_nodes}, backend={self.backend!r})"
+
+
+class Matrix:
+    """A symmetric sparse matrix.
+
+    Args:
+        product: Multiplies it with a matrix of shape ``[N, dim]``.
+    """
+
+    def __init__(self, product: Callable[[Tensor], Tensor]):
+        self.product = product
+
+    def product_at(self, nodes: Tensor, x: Tensor) -> Tensor:
+        """Rows ``nodes`` of the product with ``x``."""
+        return self.product(x).index_select(0, nodes)
+
+    def product_from(self, nodes: Tensor, rows: Tensor, num_nodes: int) -> Tensor:
+        """The product with the matrix whose rows ``nodes`` are ``rows``, the others zero."""
+        x = rows.new_zeros(num_nodes, rows.size(1))
+        return self.product(x.index_add_(0, nodes, rows))
+
+
+class _Polynomial(torch.autograd.Function):
+    """A polynomial in a symmetric matrix, which is its own transpose and so its own backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix) -> Tensor:
+        ctx.matrix = matrix
+        ctx.save_for_backward(alpha)
+        return _by_columns(lambda block: _horner(block, alpha, matrix), x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (alpha,) = ctx.saved_tensors
+        return _Polynomial.apply(grad_outputs[0], alpha, ctx.matrix), None, None  # type: ignore[no-untyped-call]
+
+
+def _horner(x: Tensor, alpha: Tensor, matrix: Matrix) -> Tensor:
+    """Evaluate the polynomial with one buffer a layer instead of keeping every power."""
+    out = x * alpha[-1]
+    for weight in alpha[:-1].flip(0):
+        out = matrix.product(out).addcmul_(x, weight)
+    return out
+
+
+class _PolynomialAt(torch.autograd.Function):
+    """Some rows of the polynomial and of its argument, each put in all its places in the batch."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix, nodes: Tensor, place: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        ctx.matrix, ctx.num_nodes = matrix, x.size(0)
+        ctx.save_for_backward(alpha, nodes, place)
+
+        def combine(x: Tensor) -> Tensor:
+            out = x.index_select(0, nodes).mul_(alpha[0])
+            for weight in alpha[1:-1]:
+                x = matrix.product(x)
+                out.addcmul_(x.index_select(0, nodes), weight)
+            return out.addcmul_(matrix.product_at(nodes, x), alpha[-1])
+
+        out, ego = _by_columns(combine, x), x.index_select(0, nodes)
+        if place is not None:
+            out, ego = out.index_select(0, place), ego.index_select(0, place)
+        return out, ego
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
+        alpha, nodes, place = ctx.saved_tensors
+        matrix: Matrix = ctx.matrix
+
+        def combine(grad_out: Tensor, grad_ego: Tensor) -> Tensor:
+            grad = matrix.product_from(nodes, grad_out * alpha[-1], ctx.num_nodes)
+            for weight in alpha[1:-1].flip(0):
+                grad = matrix.product(grad.index_add_(0, nodes, grad_out * weight))
+            return grad.index_add_(0, nodes, grad_ego.addcmul(grad_out, alpha[0]))
+
+        if place is not None:
+            grad_outputs = tuple(add_up(grad, place, nodes.numel()) for grad in grad_outputs)
+        return _by_columns(combine, *grad_outputs), None, None, None, None
+
+
+def _by_columns(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Apply a function that treats every column alone to a cache's worth of them at a time."""
+    if inputs[0].device.type != "cpu":
+        return function(*(x.contiguous() for x in inputs))
+    blocks = zip(*(torch.split(x, COLUMNS_AT_ONCE, dim=1) for x in inputs), strict=True)
+    outs = [function(*(x.contiguous() for x in block)) for block in blocks]
+    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+
+
+class _Native(Matrix):
+    """The matrix for the kernels of this package."""
+
+    def __init__(self, row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor):
+        if not kernels.usable(col.device):
+            raise InputError(
+                f"propagation 'native' is not to be had on {col.device.type}: it is compiled with "
+                "the package where there is a C compiler, for CPUs; take --propagation csr"
+            )
+        if rowptr.numel() - 1 > MOST_NODES:
+            raise InputError(
+                f"propagation 'native' counts nodes in int32, up to {MOST_NODES}, and there are "
+                f"{rowptr.numel() - 1}; take --propagation csr"
+            )
+        # Half the index traffic of int64.
+        self._layout = (rowptr, F.pad(col.int(), (0, AHEAD)), weight)
+
+    def product(self, x: Tensor) -> Tensor:
+        return self._gather(None, x, torch.empty_like(x))
+
+    def product_at(self, nodes: Tensor, x: Tensor) -> Tensor:
+        return self._gather(nodes.contiguous(), x, x.new_empty(nodes.numel(), x.size(1)))
+
+    def _gather(self, nodes: Tensor | None, x: Tensor, out: Tensor) -> Tensor:
+        num_nodes = self._layout[0].numel() - 1
+        if x.size(0) != num_nodes:
+            raise ValueError(f"x has {x.size(0)} rows for a graph of {num_nodes} nodes")
+        kernels.call("gather", *self._layout, nodes, out.size(0), x, x.size(1), AHEAD, out)
+        return out
+
+    def product_from(self, nodes: Tensor, rows: Tensor, num_nodes: int) -> Tensor:
+        out, nodes = rows.new_empty(num_nodes, rows.size(1)), nodes.contiguous()
+        size = (nodes.numel(), num_nodes, rows, rows.size(1), AHEAD)
+        kernels.call("scatter", *self._layout, nodes, *size, out)
+        return out
+
+
+def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
+    size = (rowptr.numel() - 1,) * 2
+    # int32 halves the index traffic, where it can count the edges and the nodes.
+    index = torch.int32 if max(col.numel(), *size) < 2**31 else torch.int64
+    with _without_warnings():
+        matrix = torch.sparse_csr_tensor(rowptr.to(index), col.to(index), weight, size)
+    return Matrix(matrix.matmul)
+
+
+def _edge_index(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
+    size = (rowptr.numel() - 1,) * 2
+    index = EdgeIndex(torch.stack([row, col]), sparse_size=size, sort_order="row")
+    with _without_warnings():
+        index.matmul(weight.new_zeros(size[0], 1), input_value=weight)
+    return Matrix(lambda x: index.matmul(x, input_value=weight))
+
+
+def _scatter(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
+    try:
+        from torch_scatter import segment_csr
+    except (ImportError, OSError) as error:
+        raise InputError(
+            "propagation 'scatter' needs torch-scatter: pip install --no-build-isolation "
+            "torch-scatter, or take --propagation csr"
+        ) from error
+    weight = weight.unsqueeze(1)
+    return Matrix(lambda x: segment_csr(x[col] * weight, rowptr, reduce="sum"))
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keep torch's once-only remarks on its CSR layout from the user, who cannot act on them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)", UserWarning)
+        yield
+
+
+BACKENDS: dict[PropagationName, Callable[[Tensor, Tensor, Tensor, Tensor], Matrix]] = {
+    "native": _Native,
+    "csr": _csr,
+    "edge-index": _edge_index,
+    "scatter": _scatter,
+}

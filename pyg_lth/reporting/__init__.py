@@ -1,0 +1,1 @@
+"""Runs compared, as tables, figures and a page."""

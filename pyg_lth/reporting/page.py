@@ -1,0 +1,314 @@
+"""The page of a run: one HTML file that tells all to a reader who has nothing else."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.evaluation.degree_groups import GroupSizes, Means
+from pyg_lth.results.report import (
+    COLUMNS,
+    Report,
+    RoundResult,
+    caption,
+    conclusion,
+    table_rows,
+    title,
+)
+from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import change, limits, questions, subject, why_none_wins
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "{http://www.w3.org/1999/xlink}href"
+# A style in a page holds for all of it.
+LEFT_OUT = (f"{{{SVG}}}metadata", f"{{{SVG}}}style")
+
+CAPTIONS = {
+    "metric": "The metric that decides, on test, against density.",
+    "epochs": "Epochs until the best evaluation, and until it is as good as dense at its best.",
+    "density_by_group": "Density of the users and of the items of each degree group.",
+    "learning": "The metric that chooses epochs, over the epochs of some rounds.",
+}
+
+
+class Row(NamedTuple):
+    """A row of the table of rounds.
+
+    Args:
+        cells: The text under each of :data:`~pyg_lth.results.report.COLUMNS`.
+        wins: Whether it is a ticket that wins.
+        mark: Of the sparsest winner in either reading.
+    """
+
+    cells: tuple[str, ...]
+    wins: bool
+    mark: str
+
+
+class File(NamedTuple):
+    """A file for a reader to take.
+
+    Args:
+        path: Where it is.
+        content: What it holds.
+        size: In bytes.
+    """
+
+    path: Path
+    content: str
+    size: int
+
+
+class Side(NamedTuple):
+    """What an analysis says of the users, or of the items.
+
+    Args:
+        name: ``user`` or ``item``.
+        sizes: Of the degree groups.
+        empty: Share of them whose whole row is masked.
+        density: Of each group.
+        dense: Each metric of each group under the dense model.
+        metrics: The same under the ticket.
+    """
+
+    name: str
+    sizes: GroupSizes
+    empty: float
+    density: Means
+    dense: dict[str, Means]
+    metrics: dict[str, Means]
+
+
+class Picture(NamedTuple):
+    """A figure and its caption."""
+
+    svg: str
+    caption: str
+
+
+def to_html(folder: RunFolder, command: str | None = None) -> str:
+    """Build the page of a run.
+
+    It loads nothing and runs no script. Figures are left out where matplotlib is not installed. Of
+    several seeds, files and analysis are those of the first.
+
+    Args:
+        folder: The run.
+        command: The command line that repeats it; :obj:`None` for a run that was begun from Python.
+
+    Returns:
+        An HTML document.
+
+    Raises:
+        InputError: If the folder holds no run, or one whose dense round is not done.
+    """
+    report = folder.read_report()
+    several = report.config.get("seeds", 1) > 1
+    own = folder.of_seed(report.seeds[0]) if several else folder
+    own_report = own.read_report() if several else report
+    shown = subject(report)
+    # Where none wins, what became of the sparsest ticket.
+    round = shown.round if report.sparsest_winner else len(report.rounds)
+    analysed = [own_report.dense, *own_report.rounds][round]
+    return _template().render(
+        folder=folder.path.resolve(),
+        report=report,
+        results=[report.dense, *report.rounds],
+        conclusion=conclusion(report),
+        title=title(report),
+        why=why_none_wins(report),
+        questions=questions(report, _num_test_users(own)),
+        limits=limits(report),
+        shown=shown,
+        files=_files(own, shown),
+        snippet=_snippet(own, own_report, shown),
+        command=command or _program(report),
+        by_command=command is not None,
+        columns=COLUMNS,
+        rows=_rows(report),
+        caption=caption(report),
+        pictures=list(_pictures(folder, own_report, analysed)),
+        several=several,
+        seed=own_report.seeds[0],
+        analysed=analysed,
+        sides=_sides(own_report, analysed),
+        machine=folder.read_environment(),
+    )
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("pyg_lth", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "metric": _metric, "change": change}
+    return environment.get_template("page.html.jinja")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
+def _metric(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _num_test_users(folder: RunFolder) -> int | None:
+    if not (_round(folder, 0) / "users.safetensors").exists():
+        return None
+    return folder.read_users(0)["user"].numel()
+
+
+def _rows(report: Report) -> list[Row]:
+    # The tolerant reading comes last: a round that is the sparsest in both has its mark.
+    readings = ((report.sparsest_strict_winner, "☆ "), (report.sparsest_winner, "★ "))
+    marks = {str(winner.round): mark for winner, mark in readings if winner is not None}
+    return [
+        Row(cells, cells[-1] in ("yes", "strict"), marks.get(cells[0], ""))
+        for cells in table_rows(report)
+    ]
+
+
+def _round(folder: RunFolder, round: int) -> Path:
+    return folder.path.resolve() / f"round-{round:03d}"
+
+
+def _files(folder: RunFolder, shown: RoundResult) -> list[File]:
+    """The mask and the table of a round, where they are still there."""
+    mask, table = (
+        _round(folder, shown.round) / name for name in ("mask.safetensors", "best.safetensors")
+    )
+    return [
+        File(path, content, path.stat().st_size)
+        for path, content in (
+            (mask, "tensor mask, true for an entry that remains"),
+            (table, "tensor embedding.weight, the table at the best epoch, float32"),
+        )
+        if path.exists()
+    ]
+
+
+def _snippet(folder: RunFolder, report: Report, shown: RoundResult) -> str:
+    """Python that makes the embedding table of a round."""
+    assert report.groups is not None
+    users, items = (sum(side.nodes) for side in (report.groups.users, report.groups.items))
+    lines = [
+        "from pathlib import Path",
+        "",
+        "from safetensors.torch import load_file",
+        "",
+        f"folder = Path({str(_round(folder, shown.round))!r})",
+        'mask = load_file(folder / "mask.safetensors")["mask"]',
+        'weight = load_file(folder / "best.safetensors")["embedding.weight"]',
+        f"table = weight * mask  # shape [{users + items}, {report.config['dim']}]",
+        f"users, items = table.split([{users}, {items}])",
+    ]
+    if report.config["layers"] == 0:
+        lines.append("scores = users @ items.T  # the higher, the sooner an item is recommended")
+    return "\n".join(lines)
+
+
+def _program(report: Report) -> str:
+    """Python that repeats a run on the graph ``data``."""
+    form = PruneConfig if "rounds" in report.config else TrainConfig
+    known = {name: value for name, value in report.config.items() if name in form.model_fields}
+    changed = form.model_validate(known).model_dump(exclude_defaults=True)
+    arguments = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    return (
+        "import pyg_lth\n\n"
+        f"config = pyg_lth.{form.__name__}({arguments})\n"
+        'report = pyg_lth.find_tickets(data, config, run_dir="runs/again")'
+    )
+
+
+def _sides(report: Report, analysed: RoundResult) -> list[Side]:
+    groups, dense, found = report.groups, report.dense.analysis, analysed.analysis
+    assert groups is not None and dense is not None and found is not None
+    return [
+        Side(
+            "user",
+            groups.users,
+            found.empty_users,
+            found.density_by_user_group,
+            dense.metrics_by_user_group,
+            found.metrics_by_user_group,
+        ),
+        Side(
+            "item",
+            groups.items,
+            found.empty_items,
+            found.density_by_item_group,
+            dense.metrics_by_item_group,
+            found.metrics_by_item_group,
+        ),
+    ]
+
+
+def _pictures(folder: RunFolder, report: Report, analysed: RoundResult) -> Iterator[Picture]:
+    """The figures of a run; none where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from pyg_lth.reporting.plots import figures, render
+
+    labels = _labels(folder.read_report(), report, analysed)
+    for name, figure in figures([(folder.path.resolve().name, folder)]).items():
+        label = f"{CAPTIONS[name]} {labels[name]}"
+        yield Picture(_inline(render(figure, "svg"), name, label), CAPTIONS[name])
+
+
+def _labels(report: Report, first: Report, analysed: RoundResult) -> dict[str, str]:
+    """The data of each figure in words."""
+    metric = report.metric
+    found = analysed.analysis
+    assert found is not None
+
+    def rounds(report: Report, text_of: Any) -> str:
+        return "; ".join(
+            f"{_percent(result.density)}: {text_of(result)}"
+            for result in (report.dense, *report.rounds)
+        )
+
+    def chosen(result: RoundResult) -> str:
+        return f"{_metric((result.valid or result.test)[metric])} at epoch {result.best_epoch}"
+
+    def epochs(result: RoundResult) -> str:
+        reached = "never" if result.epochs_to_dense is None else f"{result.epochs_to_dense:g}"
+        return f"{result.best_epoch:g}" + (f" and {reached}" if result.round else "")
+
+    users, items = (
+        ", ".join(map(_percent, density))
+        for density in (found.density_by_user_group, found.density_by_item_group)
+    )
+    return {
+        "metric": f"{metric} at each density: {rounds(report, lambda r: _metric(r.test[metric]))}; "
+        f"popularity: {_metric(report.popularity.test[metric])}.",
+        "epochs": f"At each density: {rounds(report, epochs)}.",
+        "density_by_group": f"In round {analysed.round}, from the lowest degrees to the highest: "
+        f"users {users}; items {items}.",
+        "learning": f"The best of each density: {rounds(first, chosen)}.",
+    }
+
+
+def _inline(svg: bytes, name: str, label: str) -> str:
+    """An SVG document as an element of a page, with identifiers of its own and a text instead."""
+    ElementTree.register_namespace("", SVG)
+    root = ElementTree.fromstring(svg)
+    for element in root.iter():
+        for child in [child for child in element if child.tag in LEFT_OUT]:
+            element.remove(child)
+        link = element.attrib.pop(XLINK, None)
+        if link is not None:
+            element.set("href", link.replace("#", f"#{name}-"))
+        for key, value in element.items():
+            owned = f"{name}-{value}" if key == "id" else value.replace("url(#", f"url(#{name}-")
+            element.set(key, owned)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    return ElementTree.tostring(root, encoding="unicode")

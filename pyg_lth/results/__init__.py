@@ -1,0 +1,1 @@
+"""What a search leaves: its report, in data and in words, and the run folder."""

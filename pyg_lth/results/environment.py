@@ -1,0 +1,53 @@
+"""What this machine has, as far as it can change a result or a time."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+import psutil
+import torch
+
+from pyg_lth import kernels
+from pyg_lth.errors import InputError
+from pyg_lth.nn.propagation import BACKENDS, Propagation
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions of packages and Python, platform, threads, kernels or not, memory (bytes), GPU."""
+    packages = ("pyg-lth", "torch", "torch-geometric", "numpy")
+    cuda = torch.cuda.is_available()
+    return {
+        "packages": {name: metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "native_kernels": kernels.usable(torch.device("cpu")),
+        "memory": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+def check_backends() -> dict[str, str]:
+    """Try every propagation backend on a small graph, on the GPU where there is one.
+
+    Returns:
+        For each backend ``ok``, or what is wrong with it.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    edge_index = torch.tensor([[0, 0, 1, 2, 3, 4], [2, 3, 4, 0, 0, 1]], device=device)
+    # As wide as it takes for every way in which the native product sums.
+    x = torch.arange(250.0, device=device).view(5, 50)
+    expected = torch.zeros(5, 5, device=device)
+    degree = torch.bincount(edge_index[0]).float()
+    expected[edge_index[0], edge_index[1]] = degree[edge_index].prod(dim=0).rsqrt()
+    findings: dict[str, str] = {}
+    for name in BACKENDS:
+        try:
+            product = Propagation(edge_index, 5, name) @ x
+        except InputError as error:
+            findings[name] = str(error)
+        else:
+            same = torch.allclose(product, expected @ x)
+            findings[name] = "ok" if same else "computes wrong products here: do not use it"
+    return findings

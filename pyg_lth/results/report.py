@@ -1,0 +1,431 @@
+"""What a search found: the report, and its table as rows of text."""
+
+from collections.abc import Iterable, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pyg_lth.evaluation.degree_groups import Analysis, Groups
+from pyg_lth.evaluation.evaluator import Metrics
+from pyg_lth.evaluation.significance import ALPHA, Difference, holm, judge
+
+
+class RoundResult(BaseModel):
+    """What one round came to; over several seeds, the means.
+
+    Args:
+        round: Round of the search; 0 is the dense model.
+        density: Share of living entries, in [0, 1].
+        remaining: Number of living entries.
+        epochs: Epochs trained.
+        best_epoch: Epoch of the evaluation whose state was kept, the paper's j (dense) or j'.
+        seconds: Time of the training, evaluation included, in seconds.
+        cost_seconds: Time of all trainings that it takes to get here from nothing, in seconds.
+        valid: Metrics on validation at ``best_epoch``; :obj:`None` where test chose the epoch.
+        test: Metrics on test at ``best_epoch``.
+        test_sd: Their standard deviations over seeds; :obj:`None` for one seed.
+        epochs_to_dense: Epoch of the first evaluation at least as good as the dense model's best,
+            on the split that chooses epochs; :obj:`None` where there was none (in some seed).
+        difference: Against the dense model over the users of test; :obj:`None` for round 0.
+        analysis: Where the living entries are and whom they serve; :obj:`None` over several seeds,
+            whose own reports have it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    density: float
+    remaining: int
+    epochs: int | float
+    best_epoch: int | float
+    seconds: float
+    cost_seconds: float
+    valid: Metrics | None
+    test: Metrics
+    test_sd: Metrics | None = None
+    epochs_to_dense: int | float | None = None
+    difference: Difference | None = None
+    analysis: Analysis | None = None
+
+
+class Ticket(RoundResult):
+    """A pruned round, with its verdict against the dense one.
+
+    Args:
+        p_adjusted: The p-value of ``difference``, adjusted by Holm for the number of rounds.
+        wins: See :class:`~pyg_lth.evaluation.significance.Verdict`.
+        strict: See :class:`~pyg_lth.evaluation.significance.Verdict`.
+    """
+
+    p_adjusted: float
+    wins: bool
+    strict: bool
+
+
+class Winner(BaseModel):
+    """Which ticket wins at the lowest density."""
+
+    model_config = ConfigDict(frozen=True)
+
+    round: int
+    density: float
+
+
+class Popularity(BaseModel):
+    """Metrics of ranking every user's items by train popularity."""
+
+    model_config = ConfigDict(frozen=True)
+
+    valid: Metrics | None
+    test: Metrics
+
+
+class Report(BaseModel):
+    """The result of a search, as it stands in ``report.json`` (design, Section 5).
+
+    Args:
+        config: The settings of the run.
+        seeds: The seeds that it has results of.
+        groups: The degree groups that the analysis refers to; :obj:`None` over several seeds.
+        dense: Round 0, the dense model.
+        popularity: The ranking that a ticket has to beat.
+        rounds: The pruned rounds so far.
+        sparsest_winner: :obj:`None` where no ticket wins.
+        sparsest_strict_winner: The same in the strict reading: at no later a best epoch.
+        ended: Why the search ended before its last round; :obj:`None` where it did not.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> report = pyg_lth.train(data, pyg_lth.TrainConfig(model="mf", dim=8, max_epochs=5))
+        >>> pyg_lth.Report.model_validate_json(report.to_json()) == report
+        True
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    schema_version: int = Field(1, alias="schema")
+    config: dict[str, Any]
+    seeds: list[int]
+    groups: Groups | None
+    dense: RoundResult
+    popularity: Popularity
+    rounds: list[Ticket]
+    sparsest_winner: Winner | None
+    sparsest_strict_winner: Winner | None
+    ended: str | None = None
+
+    @classmethod
+    def of_seed(
+        cls,
+        config: dict[str, Any],
+        groups: Groups,
+        popularity: Popularity,
+        results: Sequence[RoundResult],
+        ended: str | None = None,
+    ) -> "Report":
+        """Judge the rounds of one seed.
+
+        Args:
+            config: The settings of the run.
+            groups: What the analysis refers to.
+            popularity: Metrics of the popularity ranking.
+            results: All rounds so far, the dense one first.
+            ended: Why there will be no more before the last round.
+        """
+        return cls._judged(config, [config["seed"]], groups, popularity, results, ended)
+
+    @classmethod
+    def of_seeds(
+        cls,
+        config: dict[str, Any],
+        reports: Sequence["Report"],
+        differences: Sequence[Difference | None],
+    ) -> "Report":
+        """Judge the means over several seeds, each of whose tickets is paired with its dense model.
+
+        Args:
+            config: The settings of the run.
+            reports: One of each seed.
+            differences: Of each round over all seeds; :obj:`None` for the dense one.
+        """
+        rounds = zip(*([r.dense, *r.rounds] for r in reports), differences, strict=False)
+        results = [_mean(results, difference) for *results, difference in rounds]
+        popularity = Popularity(
+            valid=_mean_metrics([report.popularity.valid for report in reports]),
+            test=_mean_metrics([report.popularity.test for report in reports]),
+        )
+        seeds = [seed for report in reports for seed in report.seeds]
+        ended = next((report.ended for report in reports if report.ended), None)
+        return cls._judged(config, seeds, None, popularity, results, ended)
+
+    @classmethod
+    def _judged(
+        cls,
+        config: dict[str, Any],
+        seeds: list[int],
+        groups: Groups | None,
+        popularity: Popularity,
+        results: Sequence[RoundResult],
+        ended: str | None,
+    ) -> "Report":
+        metric = _metric(config)
+        dense, *pruned = results
+        differences = [_difference(result) for result in pruned]
+        adjusted = holm([difference.p_value for difference in differences])
+        tickets = []
+        for result, p_adjusted in zip(pruned, adjusted, strict=True):
+            verdict = judge(
+                ticket=result.test[metric],
+                dense=dense.test[metric],
+                popularity=popularity.test[metric],
+                tolerance=config.get("tolerance", 0.0),
+                ticket_epoch=result.best_epoch,
+                dense_epoch=dense.best_epoch,
+                num_seeds=len(seeds),
+                p_adjusted=p_adjusted,
+            )
+            tickets.append(Ticket(**dict(result), p_adjusted=p_adjusted, **verdict.model_dump()))
+        return cls(
+            config=config,
+            seeds=seeds,
+            groups=groups,
+            dense=dense,
+            popularity=popularity,
+            rounds=tickets,
+            sparsest_winner=_sparsest(ticket for ticket in tickets if ticket.wins),
+            sparsest_strict_winner=_sparsest(ticket for ticket in tickets if ticket.strict),
+            ended=ended,
+        )
+
+    def ticket(self, winner: Winner) -> Ticket:
+        """The ticket that a winner is."""
+        return next(ticket for ticket in self.rounds if ticket.round == winner.round)
+
+    @property
+    def metric(self) -> str:
+        """Key of the metric that decides."""
+        return _metric(self.config)
+
+    def to_json(self) -> str:
+        """The text of ``report.json``."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def _metric(config: dict[str, Any]) -> str:
+    return f"recall@{config['topk']}"
+
+
+def _difference(result: RoundResult) -> Difference:
+    assert result.difference is not None
+    return result.difference
+
+
+def _sparsest(tickets: Iterable[Ticket]) -> Winner | None:
+    winner = min(tickets, key=lambda ticket: ticket.remaining, default=None)
+    if winner is None:
+        return None
+    return Winner(round=winner.round, density=winner.density)
+
+
+def _mean(results: Sequence[RoundResult], difference: Difference | None) -> RoundResult:
+    """The means over seeds of one round."""
+
+    def mean(name: str) -> float:
+        return fmean(getattr(result, name) for result in results)
+
+    tests = [result.test for result in results]
+    reached = [r.epochs_to_dense for r in results if r.epochs_to_dense is not None]
+    return RoundResult(
+        round=results[0].round,
+        density=mean("density"),
+        remaining=round(mean("remaining")),
+        epochs=mean("epochs"),
+        best_epoch=mean("best_epoch"),
+        seconds=mean("seconds"),
+        cost_seconds=mean("cost_seconds"),
+        valid=_mean_metrics([result.valid for result in results]),
+        test={name: fmean(test[name] for test in tests) for name in tests[0]},
+        test_sd={name: stdev(test[name] for test in tests) for name in tests[0]}
+        if len(tests) > 1
+        else None,
+        epochs_to_dense=fmean(reached) if len(reached) == len(results) else None,
+        difference=difference,
+    )
+
+
+def _mean_metrics(metrics: Sequence[Metrics | None]) -> Metrics | None:
+    whole = [value for value in metrics if value is not None]
+    if len(whole) < len(metrics):
+        return None
+    return {name: fmean(value[name] for value in whole) for name in whole[0]}
+
+
+COLUMNS = (
+    "round",
+    "density",
+    "remaining",
+    "epochs",
+    "recall",
+    "vs dense",
+    "95% interval",
+    "p",
+    "ndcg",
+    "to dense",
+    "seconds",
+    "wins",
+)
+
+# What a narrow display can do without, the least needed first.
+DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
+
+
+def table_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells of the report's table, under :data:`COLUMNS`: popularity, dense, then the tickets.
+
+    Metrics are those on test, at K; *epochs* shows the best one of those trained.
+    """
+    recall, ndcg = report.metric, report.metric.replace("recall", "ndcg")
+    dense = report.dense
+
+    def change(test: Metrics) -> str:
+        if dense.test[recall] == 0:
+            return ""
+        return f"{test[recall] / dense.test[recall] - 1:+.1%}"
+
+    def cells(name: str, result: RoundResult) -> dict[str, str]:
+        spread = f"±{result.test_sd[recall]:.4f}" if result.test_sd else ""
+        reached = result.epochs_to_dense
+        return {
+            "round": name,
+            "density": f"{result.density:.2%}",
+            "remaining": f"{result.remaining:,}",
+            "epochs": f"{number(result.best_epoch)}/{number(result.epochs)}",
+            "recall": f"{result.test[recall]:.4f}{spread}",
+            "ndcg": f"{result.test[ndcg]:.4f}",
+            "to dense": "" if reached is None else number(reached),
+            "seconds": f"{result.seconds:.1f}",
+        }
+
+    def ticket_cells(ticket: Ticket) -> dict[str, str]:
+        difference = _difference(ticket)
+        return {
+            **cells(str(ticket.round), ticket),
+            "vs dense": change(ticket.test),
+            "95% interval": _interval(difference, ".."),
+            "p": "<0.001" if ticket.p_adjusted < 0.0005 else f"{ticket.p_adjusted:.3f}",
+            "wins": "strict" if ticket.strict else "yes" if ticket.wins else "no",
+        }
+
+    test = report.popularity.test
+    popularity = {
+        "round": "popular",
+        "recall": f"{test[recall]:.4f}",
+        "vs dense": change(test),
+        "ndcg": f"{test[ndcg]:.4f}",
+    }
+    rows = [popularity, cells("dense", dense), *map(ticket_cells, report.rounds)]
+    return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
+
+
+def number(value: float) -> str:
+    """A count that may be a mean: at most one decimal."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def caption(report: Report) -> str:
+    """The text under the table: how epochs were chosen, and what the columns mean."""
+    k, split = report.config["topk"], report.config["select_on"]
+    if split == "test":
+        chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
+    else:
+        chosen = "Epochs and masks were chosen on validation; test is only reported."
+    text = f"{chosen} Recall and NDCG at {k}, on test"
+    if len(report.seeds) > 1:
+        text += f", means ± standard deviations over {len(report.seeds)} seeds"
+    text += "."
+    if not report.rounds:
+        return text
+    text += (
+        " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
+        " users. p: of a test that recall is above dense's less the tolerance"
+        f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
+        " ticket wins when its recall is at least dense's less the tolerance and beats popularity"
+    )
+    if len(report.seeds) > 1:
+        text += f", with p below {ALPHA:g}"
+    text += (
+        "; strict: at no later a best epoch. to dense: epochs until it was as good on"
+        f" {'validation' if split == 'valid' else 'test'} as dense at its best."
+    )
+    if len(report.seeds) == 1:
+        text += " One seed: what another would give is not known."
+    else:
+        text += " Interval and p speak of other users, not of other seeds."
+    return text
+
+
+def conclusion(report: Report) -> str:
+    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
+    planned = report.config.get("rounds", 0)
+    if not planned:
+        return "Dense training only: there are no tickets to judge."
+    so_far = f"{len(report.rounds)} of {planned} rounds"
+    if report.ended is not None:
+        unfinished = f" ({so_far}: {report.ended})"
+    elif len(report.rounds) < planned:
+        unfinished = f" ({so_far} so far)"
+    else:
+        unfinished = ""
+    winner, strict = report.sparsest_winner, report.sparsest_strict_winner
+    if winner is None:
+        return f"No ticket wins{unfinished}."
+    text = f"Sparsest winning ticket: {_describe(report, winner)}{unfinished}."
+    if strict is None:
+        return f"{text} None wins in the strict reading."
+    if strict == winner:
+        return f"{text} It wins in the strict reading too."
+    return f"{text} In the strict reading: {_describe(report, strict)}."
+
+
+def _describe(report: Report, winner: Winner) -> str:
+    difference = _difference(report.ticket(winner))
+    text = f"round {winner.round}, which keeps {winner.density:.2%} of the entries"
+    if difference.relative is None:
+        return text
+    text += f", {report.metric} {difference.relative:+.1%} against dense"
+    interval = _interval(difference, " to ")
+    return f"{text} (95% interval {interval})" if interval else text
+
+
+def _interval(difference: Difference, to: str) -> str:
+    if difference.low is None or difference.high is None:
+        return ""
+    return f"{difference.low:+.1%}{to}{difference.high:+.1%}"
+
+
+def title(report: Report) -> str:
+    """The settings that tell one run from another."""
+    names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
+    shown = [f"{name} {report.config[name]}" for name in names if name in report.config]
+    seeds = "seed " if len(report.seeds) == 1 else "seeds "
+    return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
+
+
+def to_markdown(report: Report) -> str:
+    """The text of ``report.md``."""
+    lines = [
+        f"# {title(report)}",
+        "",
+        conclusion(report),
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---:|" * len(COLUMNS),
+        *("| " + " | ".join(row) + " |" for row in table_rows(report)),
+        "",
+        caption(report),
+        "",
+    ]
+    return "\n".join(lines)

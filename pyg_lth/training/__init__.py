@@ -1,0 +1,1 @@
+"""One (θ₀, mask) to convergence."""

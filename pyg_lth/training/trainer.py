@@ -1,0 +1,214 @@
+"""Train one (θ₀, mask) to convergence: early stopping, evaluation, the best state kept."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyg_lth import seeding
+from pyg_lth.errors import InputError
+from pyg_lth.evaluation.evaluator import Metrics
+from pyg_lth.nn.backbones import LightGCN, build_backbone
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.training import cuda_graphs, losses
+from pyg_lth.training.cuda_graphs import Step
+from pyg_lth.training.losses import LOSSES
+from pyg_lth.training.optimizers import Update, build_update
+from pyg_lth.training.problem import Problem
+from pyg_lth.training.progress import EpochRecord, Progress
+
+
+class Training:
+    """One training, which can be stopped after any step and continued bit for bit.
+
+    Args:
+        problem: What the trainings of a search share.
+        initial: Where to start from, shape ``[num_nodes, dim]``.
+        mask: Which entries live.
+        round: Round of the search.
+        epochs_before: Epochs for which the learning rate has decayed already.
+        remask: Called after each epoch with the table, its mask and the number of epochs; returns
+            the mask to go on with.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        initial: Tensor,
+        mask: Mask,
+        round: int,
+        epochs_before: int = 0,
+        remask: Callable[[Tensor, Mask, int], Mask] | None = None,
+    ):
+        self.problem = problem
+        self.mask = self.best_mask = mask
+        self._epochs_before = epochs_before
+        self._remask = remask
+        self._model = build_backbone(problem.config, initial.size(0), problem.device)
+        with torch.no_grad():
+            self._model.embedding.weight.copy_(initial)
+        self._update = self._build_update(mask)
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=problem.device)
+        self.best_weight = self.model.embedding.weight.detach().clone()
+        self.progress = Progress(round=round)
+
+    def _build_update(self, mask: Mask) -> Update:
+        return build_update(self._model, mask, self.problem.propagation, self.problem.config.lr)
+
+    @property
+    def model(self) -> LightGCN:
+        """The backbone as it is after the steps so far."""
+        self._update.settle()
+        return self._model
+
+    def run(
+        self,
+        on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train until no evaluation has been better for ``patience`` evaluations.
+
+        Args:
+            on_epoch: Called after each whole epoch.
+            after_step: Called after each step; what it raises ends the training, which can be
+                saved and continued from there.
+        """
+        step = self.quickest_step()
+        while not self.progress.finished:
+            on_epoch(self._run_epoch(step, after_step))
+
+    def quickest_step(self) -> Step:
+        """Return :meth:`step`, on CUDA recorded as a graph; no other step may come between."""
+        if self.problem.device.type != "cuda":
+            return self.step
+        batch = torch.zeros(
+            self.problem.sampler.batch_shape, dtype=torch.long, device=self.problem.device
+        )
+        return cuda_graphs.record(self.step, self.tensors, batch)
+
+    def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
+        config, progress = self.problem.config, self.progress
+        decayed = self._epochs_before + progress.epoch
+        self._update.set_rate(config.lr * config.lr_decay**decayed)
+        clock = time.perf_counter()
+
+        def elapsed() -> float:
+            nonlocal clock
+            last, clock = clock, time.perf_counter()
+            return clock - last
+
+        source = seeding.generator(
+            config.seed, "sampling", progress.round, progress.epoch, device=self.problem.device
+        )
+        batches = self.problem.sampler.epoch(source)
+        for batch in itertools.islice(batches, progress.step, None):
+            self._loss_sum += step(batch)
+            progress.step += 1
+            progress.seconds += elapsed()
+            after_step()
+        record = EpochRecord(
+            round=progress.round,
+            epoch=progress.epoch + 1,
+            loss=float(self._loss_sum) / progress.step,
+            seconds=0.0,
+        )
+        if not math.isfinite(record.loss):
+            raise InputError(
+                f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
+                "training diverged; lower --lr"
+            )
+        # A display reads the progress from its own thread, so the record of the best epoch must
+        # stand in the history before it is called the best.
+        progress.history.append(record)
+        if record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
+            self._evaluate(record)
+        record.seconds = progress.seconds + elapsed()
+        progress.epoch, progress.step, progress.seconds = record.epoch, 0, 0.0
+        self._loss_sum.zero_()
+        progress.finished = self._is_finished()
+        if self._remask is not None and not progress.finished:
+            weight = self.model.embedding.weight.detach()
+            self._wear(self._remask(weight, self.mask, progress.epoch))
+        return record
+
+    def _is_finished(self) -> bool:
+        config, progress = self.problem.config, self.progress
+        waited = (progress.epoch - progress.best_epoch) // config.eval_every
+        return progress.epoch >= config.max_epochs or waited >= config.patience
+
+    def _wear(self, mask: Mask) -> None:
+        """Go on under another mask; what did not live before starts at zero, at rest."""
+        living = self._model.embedding.get_buffer("parametrizations.weight.0.mask")
+        living.copy_(mask.table)
+        for value in self._update.tensors().values():
+            if value.shape == living.shape:
+                value.mul_(living)
+        self.mask = mask
+
+    def step(self, batch: Tensor) -> Tensor:
+        """Take one step of Adam on a batch.
+
+        Args:
+            batch: Users, an item of each, then rows of items that are not, int64, shape
+                ``[2 + n, B]``.
+
+        Returns:
+            The loss before the step, a scalar without gradient.
+        """
+        config, (num_rows, size) = self.problem.config, batch.shape
+        out, ego = self._update.lookup(self.problem.nodes(batch).flatten())
+        loss = LOSSES[config.loss].of_batch(out.view(num_rows, size, -1), batch, config)
+        loss = loss + config.reg * losses.l2(ego, size, negatives=num_rows - 2)
+        self._update.apply(loss)
+        return loss.detach()
+
+    def _evaluate(self, record: EpochRecord) -> None:
+        config, progress = self.problem.config, self.progress
+        metrics = self.problem.evaluator(self.model.get_embedding(self.problem.propagation))
+        setattr(record, config.select_on, metrics)
+        best = self.best_metrics
+        name = config.selection_metric
+        if best is None or metrics[name] > best[name]:
+            progress.best_epoch = record.epoch
+            self.best_weight = self.model.embedding.weight.detach().clone()
+            self.best_mask = self.mask
+
+    @property
+    def best_metrics(self) -> Metrics | None:
+        """Metrics of the best evaluation so far on the split that chooses epochs."""
+        if self.progress.best_epoch == 0:
+            return None
+        record = self.progress.history[self.progress.best_epoch - 1]
+        metrics: Metrics = getattr(record, self.problem.config.select_on)
+        return metrics
+
+    def best_embedding(self) -> Tensor:
+        """Propagated embeddings of the best state, shape ``[num_nodes, dim]``."""
+        model = build_backbone(self.problem.config, self.best_weight.size(0), self.problem.device)
+        with torch.no_grad():
+            model.embedding.weight.copy_(self.best_weight)
+            return model.get_embedding(self.problem.propagation)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a continued training needs, to be kept beside ``progress``."""
+        # The two masks are often one, and two names of one tensor cannot be written.
+        moving = {"mask": self.mask.table, "best_mask": self.best_mask.table.clone()}
+        return {
+            "best_weight": self.best_weight,
+            "loss_sum": self._loss_sum,
+            **({} if self._remask is None else moving),
+            **self._update.tensors(),
+        }
+
+    def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
+        """Continue from what :meth:`tensors` and ``progress`` were when they were kept."""
+        placed = {name: value.to(self.problem.device) for name, value in tensors.items()}
+        if self._remask is not None:
+            self._wear(Mask(tensors["mask"]))
+            self.best_mask = Mask(tensors["best_mask"])
+        self._update.restore(placed)
+        self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]
+        self.progress = progress

@@ -1,0 +1,281 @@
+"""What each method does to masks and starts, on whole searches."""
+
+import json
+import math
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pyg_lth import Callback, InputError, find_tickets
+from pyg_lth.config import MethodName
+from pyg_lth.lottery import evidence, rounds
+from pyg_lth.lottery.gradients import loss_gradient
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.pruning import selection
+from pyg_lth.results.report import conclusion
+
+NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
+
+
+class Starts(Callback):
+    """Keeps where each round starts and at what learning rates; and counts the other trainings."""
+
+    def __init__(self):
+        self.starts, self.benches, self.auxiliary = [], [], []
+
+    def on_auxiliary_start(self, training, mask):
+        self.auxiliary.append(training.progress.round)
+
+    def on_round_start(self, training, mask):
+        self.starts.append(training.model.embedding.weight.detach().clone())
+        self.benches.append(training.problem)
+
+
+def run(graph, config, folder, **more):
+    heard = Starts()
+    report = find_tickets(graph, config, run_dir=folder, callback=heard, **more)
+    return report, heard
+
+
+def mask_of(folder, round):
+    return load_file(folder / f"round-{round:03d}" / "mask.safetensors")["mask"]
+
+
+def best_of(folder, round):
+    return load_file(folder / f"round-{round:03d}" / "best.safetensors")["embedding.weight"]
+
+
+def theta0(folder):
+    return load_file(folder / "theta0.safetensors")["embedding.weight"]
+
+
+def test_every_method_of_the_settings_is_there():
+    assert set(get_args(MethodName)) == set(METHODS)
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_reinit_has_the_masks_of_imp_and_other_weights(small_graph, quick_config, tmp_path, model):
+    imp, reinit = tmp_path / "imp", tmp_path / "reinit"
+    run(small_graph, quick_config(model=model), imp)
+    _, heard = run(small_graph, quick_config(model=model, method="reinit"), reinit)
+    bound = math.sqrt(6 / (NUM_USERS + NUM_ITEMS + DIM))
+    for round in range(1, 4):
+        mask = mask_of(reinit, round)
+        assert torch.equal(mask, mask_of(imp, round))
+        start = heard.starts[round][mask]
+        assert not torch.isin(start, theta0(reinit)).any()
+        # Drawn as θ₀ is: uniform up to Xavier's bound.
+        assert bound * 0.9 < start.abs().max() <= bound
+    # The masks of rounds 2 and 3 take what imp trains in rounds 1 and 2.
+    assert heard.auxiliary == [1, 2]
+
+
+@pytest.mark.parametrize("method", ["finetune", "lr-rewind"])
+def test_weights_are_carried_on(small_graph, quick_config, tmp_path, method):
+    _, heard = run(small_graph, quick_config(method=method), tmp_path)
+    for round in range(1, 4):
+        carried = best_of(tmp_path, round - 1) * mask_of(tmp_path, round)
+        assert torch.equal(heard.starts[round], carried)
+
+
+@pytest.mark.parametrize(("method", "goes_on"), [("finetune", True), ("lr-rewind", False)])
+def test_the_learning_rate_goes_on_decaying_or_is_rewound(
+    small_graph, quick_config, monkeypatch, method, goes_on
+):
+    rates = []
+    build = rounds.Training._build_update
+
+    def watched(training, mask):
+        update = build(training, mask)
+        set_rate = update.set_rate
+        update.set_rate = lambda lr: rates.append((training.progress.round, lr)) or set_rate(lr)
+        return update
+
+    monkeypatch.setattr(rounds.Training, "_build_update", watched)
+    config = quick_config(method=method, lr=0.1, lr_decay=0.5, rounds=2)
+    report = find_tickets(small_graph, config)
+    before = 0
+    for result in [report.dense, *report.rounds]:
+        of_round = [lr for round, lr in rates if round == result.round]
+        first = before if goes_on else 0
+        assert of_round == pytest.approx([0.1 * 0.5 ** (first + e) for e in range(result.epochs)])
+        before += result.best_epoch
+
+
+def test_without_decay_the_two_ways_to_carry_on_are_one(small_graph, quick_config):
+    tickets = [
+        [ticket.test for ticket in find_tickets(small_graph, quick_config(method=method)).rounds]
+        for method in ("finetune", "lr-rewind")
+    ]
+    assert tickets[0] == tickets[1]
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_late_rewinding_restarts_from_that_epoch_of_the_dense_round(
+    small_graph, quick_config, tmp_path, model, epoch
+):
+    seen = {}
+
+    class Watch(Starts):
+        def on_round_start(self, training, mask):
+            super().on_round_start(training, mask)
+            self.training = training
+
+        def on_epoch(self, record):
+            if record.round == 0:
+                weight = self.training.model.embedding.weight
+                seen[record.epoch] = weight.detach().clone()
+
+    heard = Watch()
+    config = quick_config(model=model, rewind_epoch=epoch)
+    find_tickets(small_graph, config, run_dir=tmp_path, callback=heard)
+    for round in range(1, 4):
+        assert torch.equal(heard.starts[round], seen[epoch] * mask_of(tmp_path, round))
+
+
+@pytest.mark.parametrize("method", ["reinit", "finetune", "lr-rewind"])
+def test_late_rewinding_is_refused_where_nothing_is_rewound(small_graph, quick_config, method):
+    with pytest.raises(InputError, match=f"--rewind-epoch does not go with --method {method}"):
+        find_tickets(small_graph, quick_config(method=method, rewind_epoch=1))
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_snip_keeps_what_the_loss_would_miss_most(small_graph, quick_config, tmp_path, model):
+    _, heard = run(small_graph, quick_config(model=model, method="snip", rounds=1), tmp_path)
+    problem, weight = heard.benches[0], theta0(tmp_path)
+    source = rounds.seeding.generator(0, "gradient", 1)
+    scores = (weight * loss_gradient(problem, weight, source)).abs()
+    mask = mask_of(tmp_path, 1)
+    assert scores[mask].min() >= scores[~mask].max()
+
+
+def test_pep_keeps_what_lies_furthest_above_its_threshold(small_graph, quick_config, tmp_path):
+    config = quick_config(method="pep", max_epochs=300, reg=0.5)
+    report, heard = run(small_graph, config, tmp_path)
+    assert heard.auxiliary == [0]  # One search finds the masks of all rounds.
+    for ticket in report.rounds:
+        kept = load_file(tmp_path / f"round-{ticket.round:03d}" / "auxiliary.safetensors")
+        margin, mask = kept["embedding.weight"], mask_of(tmp_path, ticket.round)
+        # The thresholds themselves had let no more live than the round keeps.
+        assert (margin > 0).sum() <= ticket.remaining
+        assert margin[mask].min() >= margin[~mask].max()
+
+
+def test_a_search_ends_at_the_last_density_that_thresholds_reach(
+    small_graph, quick_config, tmp_path
+):
+    config = quick_config(method="pep", amount=0.1, rounds=20, max_epochs=120)
+    report, heard = run(small_graph, config, tmp_path)
+    assert 0 < len(report.rounds) < 20
+    reason = f"the learned thresholds reached no density below round {len(report.rounds)}'s"
+    assert report.ended == reason
+    assert f"({len(report.rounds)} of 20 rounds: {reason})" in conclusion(report)
+    # Resumed, it is over at once.
+    again, heard = run(small_graph, config, tmp_path, resume=True)
+    assert (again, heard.auxiliary, heard.starts) == (report, [], [])
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_dynamic_training_moves_its_mask_and_keeps_its_budget(
+    small_graph, quick_config, tmp_path, model
+):
+    config = quick_config(model=model, method="dynamic", max_epochs=12, patience=6)
+    report, heard = run(small_graph, config, tmp_path)
+    for ticket in report.rounds:
+        mask, start = mask_of(tmp_path, ticket.round), heard.starts[ticket.round]
+        assert int(mask.sum()) == int(start.count_nonzero()) == ticket.remaining
+        assert ticket.best_epoch == 1 or not torch.equal(mask, start != 0)
+        assert best_of(tmp_path, ticket.round)[~mask].count_nonzero() == 0
+
+
+def test_costs_count_the_trainings_that_a_ticket_needs(small_graph, quick_config):
+    def costs(method):
+        report = find_tickets(small_graph, quick_config(method=method))
+        own = [result.seconds for result in [report.dense, *report.rounds]]
+        return own, [ticket.cost_seconds for ticket in report.rounds]
+
+    own, cost = costs("imp")
+    assert cost == pytest.approx([sum(own[: round + 1]) for round in (1, 2, 3)])
+    own, cost = costs("oneshot")
+    assert cost == pytest.approx([own[0] + own[round] for round in (1, 2, 3)])
+    own, cost = costs("random")
+    assert cost == pytest.approx(own[1:])
+    # What imp trains for its masks is counted, and is no round of reinit's own.
+    own, cost = costs("reinit")
+    assert cost[0] == pytest.approx(own[0] + own[1])
+    assert cost[2] > own[0] + own[3]
+
+
+def test_epochs_to_dense_are_those_until_as_good_on_validation(small_graph, quick_config, tmp_path):
+    report, _ = run(small_graph, quick_config(max_epochs=8, eval_every=1, patience=9), tmp_path)
+    epochs = [json.loads(line) for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
+    for ticket in report.rounds:
+        reached = [
+            epoch["epoch"]
+            for epoch in epochs
+            if epoch["round"] == ticket.round
+            and epoch["valid"]["recall@5"] >= report.dense.valid["recall@5"]
+        ]
+        assert ticket.epochs_to_dense == (reached[0] if reached else None)
+
+
+@pytest.fixture
+def other_run(small_graph, quick_config, tmp_path):
+    folder = tmp_path / "other"
+    find_tickets(small_graph, quick_config(rounds=2, seed=7), run_dir=folder)
+    return folder
+
+
+@pytest.mark.parametrize("settings", [{"model": "mf"}, {"loss": "softmax"}, {"method": "reinit"}])
+def test_masks_are_taken_from_another_run(small_graph, quick_config, tmp_path, other_run, settings):
+    folder = tmp_path / "own"
+    config = quick_config(rounds=2, mask_from=str(other_run), **settings)
+    report, heard = run(small_graph, config, folder)
+    for round in (1, 2):
+        assert torch.equal(mask_of(folder, round), mask_of(other_run, round))
+    if "method" not in settings:
+        assert torch.equal(heard.starts[2], theta0(folder) * mask_of(other_run, 2))
+    assert report.rounds[1].cost_seconds > report.rounds[1].seconds
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rounds": 3}, "has masks of 2 rounds"),
+        ({"dim": 5}, "of another graph or dimension"),
+        ({"method": "dynamic"}, "does not go with --method dynamic"),
+        ({"mask_from": "nowhere"}, "holds no run"),
+    ],
+)
+def test_masks_that_do_not_fit_are_one_clear_line(
+    small_graph, quick_config, tmp_path, other_run, settings, message
+):
+    config = quick_config(**{"rounds": 2, "mask_from": str(other_run), **settings})
+    with pytest.raises(InputError, match=message) as error:
+        find_tickets(small_graph, config, run_dir=tmp_path / "own")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "own" / "config.json").exists()
+
+
+def test_masks_of_another_graph_are_refused(taste_graph, quick_config, other_run):
+    with pytest.raises(InputError, match="of another graph"):
+        find_tickets(taste_graph, quick_config(rounds=2, mask_from=str(other_run)))
+
+
+@pytest.mark.parametrize("method", ["imp", "oneshot", "random", "snip", "reinit", "finetune"])
+def test_every_round_prunes_once_from_where_its_method_says(
+    small_graph, quick_config, monkeypatch, method
+):
+    living = []
+    prune = selection.prune
+    monkeypatch.setattr(
+        selection,
+        "prune",
+        lambda scores, mask, budgets: living.append(mask.remaining) or prune(scores, mask, budgets),
+    )
+    report = find_tickets(small_graph, quick_config(method=method, rounds=2))
+    cut = METHODS[method].evidence in (evidence.previous, evidence.rewound)
+    assert living == [280, report.rounds[0].remaining if cut else 280]
