@@ -181,11 +181,13 @@ def test_parts_that_do_not_fit_are_refused(make_ticket):
 @pytest.mark.parametrize("way", ["native", "numpy"])
 @pytest.mark.parametrize("layers", [0, 3])
 def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, monkeypatch):
-    from pyg_lth import backbones, evaluation, splits
+    from pyg_lth.evaluation.evaluator import Evaluator
+    from pyg_lth.interactions import InteractionSplit
+    from pyg_lth.nn.backbones import LightGCN
 
     if way == "numpy":
         monkeypatch.setattr(native, "library", lambda: None)
-    split = splits.InteractionSplit.from_data(taste_graph)
+    split = InteractionSplit.from_data(taste_graph)
     weight = torch.randn(350, 16)
     weight[torch.rand(350, 16) < 0.8] = 0
     ticket = Ticket(
@@ -197,11 +199,11 @@ def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, mo
         ItemLists.from_pairs(split.valid.numpy(), 200, 150),
         (1 / (layers + 1),) * (layers + 1) if layers else None,
     )
-    model = backbones.LightGCN(350, 16, layers)
+    model = LightGCN(350, 16, layers)
     model.embedding.weight.data = weight
     propagation = pyg_lth.Propagation(split.joint_edge_index(), 350) if layers else None
     final = model.get_embedding(propagation).detach() if layers else weight
     np.testing.assert_allclose(ticket.embedding(), final, rtol=1e-5, atol=1e-6)
-    evaluator = evaluation.Evaluator(split, "test", 20)
+    evaluator = Evaluator(split, "test", 20)
     wanted = evaluator.rank(final)
     assert (ticket.rank(evaluator.users.numpy(), 20)[0] == wanted.numpy()).all()
