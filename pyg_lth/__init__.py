@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pyg_lth.pruning.masks import Mask, apply_mask
     from pyg_lth.results.report import Report
     from pyg_lth.search import find_tickets, train
+    from pyg_lth.tickets.compression import compress
 
 # Names are imported when first used: `pyg-lth --help` must not wait for torch.
 _MODULES = {
@@ -25,6 +26,7 @@ _MODULES = {
     "Propagation": "nn.propagation",
     "Report": "results.report",
     "Callback": "lottery.callbacks",
+    "compress": "tickets.compression",
     "find_tickets": "search",
     "train": "search",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "Report",
     "TrainConfig",
     "apply_mask",
+    "compress",
     "find_tickets",
     "train",
 ]
