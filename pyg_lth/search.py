@@ -12,7 +12,7 @@ from torch_geometric.data import HeteroData
 
 from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.errors import InputError
-from pyg_lth.evaluation.significance import Difference, compare
+from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.lottery.interruption import deferred_interrupt
@@ -162,7 +162,9 @@ def _report_together(
     dense = users(0)
     differences: list[Difference | None] = [None]
     for ticket in reports[0].rounds:
-        differences.append(compare(users(ticket.round), dense, config.tolerance, config.seed))
+        differences.append(
+            paired_difference(users(ticket.round), dense, config.tolerance, config.seed)
+        )
     return Report.of_seeds(config.model_dump(), reports, differences)
 
 

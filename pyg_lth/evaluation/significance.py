@@ -56,7 +56,7 @@ class Verdict(BaseModel):
     strict: bool
 
 
-def compare(
+def paired_difference(
     ticket: npt.NDArray[np.floating[Any]],
     dense: npt.NDArray[np.floating[Any]],
     tolerance: float,
@@ -179,7 +179,8 @@ def judge(
         ticket_epoch: Epoch of the ticket's best evaluation, mean over the seeds; the paper's j'.
         dense_epoch: Epoch of the dense model's best evaluation, mean over the seeds; the paper's j.
         num_seeds: Number of seeds. With one, the p-value decides nothing.
-        p_adjusted: P-value of :func:`compare`, adjusted by :func:`holm` for the run's tickets.
+        p_adjusted: P-value of :func:`paired_difference`, adjusted by :func:`holm` for the
+            run's tickets.
     """
     wins = ticket >= dense * (1 - tolerance) and ticket > popularity
     if num_seeds > 1:

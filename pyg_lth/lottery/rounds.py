@@ -11,7 +11,7 @@ from pyg_lth import seeding
 from pyg_lth.config import PruneConfig
 from pyg_lth.evaluation.degree_groups import Analyst
 from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
-from pyg_lth.evaluation.significance import compare
+from pyg_lth.evaluation.significance import paired_difference
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.lottery.dynamic import Regrowth
 from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
@@ -215,7 +215,7 @@ class Rounds:
         of_dense, of_ticket = (value.unsqueeze(0).numpy() for value in users)
         return {
             "epochs_to_dense": next(reached, None),
-            "difference": compare(of_ticket, of_dense, config.tolerance, config.seed),
+            "difference": paired_difference(of_ticket, of_dense, config.tolerance, config.seed),
         }
 
     def _publish(self) -> Report:

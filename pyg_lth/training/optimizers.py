@@ -71,7 +71,7 @@ class DenseUpdate:
         torch.autograd.backward(loss)
         self._optimizer.step()
 
-    def settle(self) -> None:
+    def catch_up(self) -> None:
         """Bring every row up to date, which they always are here."""
 
     def set_rate(self, lr: float) -> None:
@@ -126,7 +126,7 @@ class RowUpdate:
         self._mean, self._square = (torch.zeros_like(self._weight) for _ in range(2))
         self._done = torch.zeros(self._weight.size(0), dtype=torch.int32)
         self._scales = torch.empty(2, STEPS_BEHIND + 1)
-        self._settled = 0  # steps at which all rows were last up to date
+        self._steps_of_all = 0  # steps at which all rows were last up to date
         self._steps = 0  # steps since then
         # Each thread applies what it looked up; a row must not be made up for by two at once.
         self._batch = threading.local()
@@ -148,21 +148,21 @@ class RowUpdate:
         gradient = add_up(gradient, place, rows.numel())
         gradient.mul_(self._living.index_select(0, rows))
         with self._lock:
-            step = self._settled + self._steps + 1
+            step = self._steps_of_all + self._steps + 1
             self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
             self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
             self._run(rows, gradient)
             self._steps += 1
             if self._steps == STEPS_BEHIND:
-                self.settle()
+                self.catch_up()
 
-    def settle(self) -> None:
-        """As :meth:`DenseUpdate.settle`."""
+    def catch_up(self) -> None:
+        """As :meth:`DenseUpdate.catch_up`."""
         with self._lock:
             if self._steps:
                 self._run(None)
                 self._done.zero_()
-                self._settled, self._steps = self._settled + self._steps, 0
+                self._steps_of_all, self._steps = self._steps_of_all + self._steps, 0
 
     def _run(self, rows: Tensor | None, gradient: Tensor | None = None) -> None:
         """Make up for the missed steps of some rows, or of all, and take one with a gradient."""
@@ -180,10 +180,10 @@ class RowUpdate:
 
     def tensors(self) -> dict[str, Tensor]:
         """As :meth:`DenseUpdate.tensors`."""
-        self.settle()
+        self.catch_up()
         return {
             "weight": self._weight,
-            "optimizer.weight.step": torch.tensor(float(self._settled)),
+            "optimizer.weight.step": torch.tensor(float(self._steps_of_all)),
             "optimizer.weight.exp_avg": self._mean,
             "optimizer.weight.exp_avg_sq": self._square,
         }
@@ -193,7 +193,7 @@ class RowUpdate:
         self._weight.copy_(tensors["weight"])
         self._mean.copy_(tensors["optimizer.weight.exp_avg"])
         self._square.copy_(tensors["optimizer.weight.exp_avg_sq"])
-        self._settled = int(tensors["optimizer.weight.step"])
+        self._steps_of_all = int(tensors["optimizer.weight.step"])
 
 
 Update = DenseUpdate | RowUpdate

@@ -61,7 +61,7 @@ class Training:
     @property
     def model(self) -> LightGCN:
         """The backbone as it is after the steps so far."""
-        self._update.settle()
+        self._update.catch_up()
         return self._model
 
     def run(
@@ -131,7 +131,7 @@ class Training:
         progress.finished = self._is_finished()
         if self._remask is not None and not progress.finished:
             weight = self.model.embedding.weight.detach()
-            self._wear(self._remask(weight, self.mask, progress.epoch))
+            self._change_mask(self._remask(weight, self.mask, progress.epoch))
         return record
 
     def _is_finished(self) -> bool:
@@ -139,7 +139,7 @@ class Training:
         waited = (progress.epoch - progress.best_epoch) // config.eval_every
         return progress.epoch >= config.max_epochs or waited >= config.patience
 
-    def _wear(self, mask: Mask) -> None:
+    def _change_mask(self, mask: Mask) -> None:
         """Go on under another mask; what did not live before starts at zero, at rest."""
         living = self._model.embedding.get_buffer("parametrizations.weight.0.mask")
         living.copy_(mask.table)
@@ -207,7 +207,7 @@ class Training:
         """Continue from what :meth:`tensors` and ``progress`` were when they were kept."""
         placed = {name: value.to(self.problem.device) for name, value in tensors.items()}
         if self._remask is not None:
-            self._wear(Mask(tensors["mask"]))
+            self._change_mask(Mask(tensors["mask"]))
             self.best_mask = Mask(tensors["best_mask"])
         self._update.restore(placed)
         self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binom, t
 
 import pyg_lth.evaluation.significance
-from pyg_lth.evaluation.significance import ALPHA, RESAMPLES, compare, holm, judge
+from pyg_lth.evaluation.significance import ALPHA, RESAMPLES, holm, judge, paired_difference
 
 TOLERANCE = 0.05
 
@@ -42,7 +42,10 @@ def p_values_at_the_margin():
         patch.setattr(pyg_lth.evaluation.significance, "RESAMPLES", 2)
         return np.array(
             [
-                [compare(*recalls(rng, -TOLERANCE), TOLERANCE, 0).p_value for _ in range(20)]
+                [
+                    paired_difference(*recalls(rng, -TOLERANCE), TOLERANCE, 0).p_value
+                    for _ in range(20)
+                ]
                 for _ in range(60)
             ]
         )
@@ -60,7 +63,7 @@ def test_the_interval_covers_the_true_effect_in_95_of_100_samples(monkeypatch):
     rng = np.random.default_rng(1)
     covered = 0
     for seed in range(500):
-        difference = compare(*recalls(rng, -0.05, num_users=1000), TOLERANCE, seed)
+        difference = paired_difference(*recalls(rng, -0.05, num_users=1000), TOLERANCE, seed)
         covered += difference.low <= -0.05 <= difference.high
     low, high = binomial_band(500, 0.95)
     assert low <= covered <= high
@@ -74,7 +77,7 @@ def test_the_interval_is_that_of_a_naive_bootstrap():
         users = rng.integers(300, size=300)
         ratios.append(ticket[:, users].sum() / dense[:, users].sum() - 1)
     low, high = np.percentile(ratios, [2.5, 97.5])
-    difference = compare(ticket, dense, TOLERANCE, seed=0)
+    difference = paired_difference(ticket, dense, TOLERANCE, seed=0)
     assert difference.relative == pytest.approx(ticket.sum() / dense.sum() - 1)
     assert difference.low == pytest.approx(low, abs=0.06 * (high - low))
     assert difference.high == pytest.approx(high, abs=0.06 * (high - low))
@@ -84,7 +87,9 @@ def test_the_p_value_is_that_of_the_t_statistic():
     ticket, dense = recalls(np.random.default_rng(4))
     margins = (ticket - (1 - TOLERANCE) * dense)[0]
     statistic = margins.mean() / (margins.std(ddof=1) / np.sqrt(300))
-    assert compare(ticket, dense, TOLERANCE, 0).p_value == pytest.approx(t.sf(statistic, 299))
+    assert paired_difference(ticket, dense, TOLERANCE, 0).p_value == pytest.approx(
+        t.sf(statistic, 299)
+    )
 
 
 def test_a_ticket_at_the_margin_passes_5_times_in_100(p_values_at_the_margin):
@@ -101,25 +106,27 @@ def test_p_values_at_the_margin_are_uniform(p_values_at_the_margin):
 
 def test_an_equal_ticket_passes_well_inside_the_margin_and_a_poor_one_never(few_resamples):
     rng = np.random.default_rng(5)
-    equal = [compare(*recalls(rng, num_users=2000), 0.1, 0).p_value for _ in range(100)]
-    poor = [compare(*recalls(rng, -0.15, num_users=2000), 0.1, 0).p_value for _ in range(100)]
+    equal = [paired_difference(*recalls(rng, num_users=2000), 0.1, 0).p_value for _ in range(100)]
+    poor = [
+        paired_difference(*recalls(rng, -0.15, num_users=2000), 0.1, 0).p_value for _ in range(100)
+    ]
     assert (np.array(equal) < ALPHA).sum() >= 95
     assert (np.array(poor) < ALPHA).sum() == 0
 
 
 def test_at_tolerance_0_a_ticket_has_to_be_better_than_the_dense_model(few_resamples):
     rng = np.random.default_rng(6)
-    equal = [compare(*recalls(rng), 0.0, 0).p_value for _ in range(300)]
+    equal = [paired_difference(*recalls(rng), 0.0, 0).p_value for _ in range(300)]
     low, high = binomial_band(300, ALPHA)
     assert low <= (np.array(equal) < ALPHA).sum() <= high
-    assert compare(*recalls(rng, 0.1, num_users=4000, shared=0.5), 0.0, 0).p_value < ALPHA
+    assert paired_difference(*recalls(rng, 0.1, num_users=4000, shared=0.5), 0.0, 0).p_value < ALPHA
 
 
 def test_users_are_compared_with_themselves():
     rng = np.random.default_rng(7)
     ticket, dense = recalls(rng, 0.01, num_users=2000, shared=0.95)
-    paired = compare(ticket, dense, TOLERANCE, 0)
-    mixed = compare(rng.permuted(ticket, axis=1), dense, TOLERANCE, 0)
+    paired = paired_difference(ticket, dense, TOLERANCE, 0)
+    mixed = paired_difference(rng.permuted(ticket, axis=1), dense, TOLERANCE, 0)
     assert paired.relative == pytest.approx(mixed.relative)
     assert mixed.high - mixed.low > 3 * (paired.high - paired.low)
     assert paired.p_value < ALPHA < mixed.p_value
@@ -127,7 +134,7 @@ def test_users_are_compared_with_themselves():
 
 def test_a_gain_shared_by_all_users_has_no_interval_to_speak_of():
     dense = recalls(np.random.default_rng(8))[1]
-    difference = compare(1.02 * dense, dense, TOLERANCE, 0)
+    difference = paired_difference(1.02 * dense, dense, TOLERANCE, 0)
     assert (difference.relative, difference.low, difference.high) == pytest.approx((0.02,) * 3)
 
 
@@ -177,16 +184,16 @@ def test_holm_adjusts_upwards_to_1_at_most():
 
 def test_a_users_metric_is_averaged_over_the_seeds():
     ticket, dense = recalls(np.random.default_rng(9), num_seeds=3)
-    averaged = compare(
+    averaged = paired_difference(
         ticket.mean(axis=0, keepdims=True), dense.mean(axis=0, keepdims=True), TOLERANCE, 0
     )
-    assert compare(ticket, dense, TOLERANCE, 0) == averaged
+    assert paired_difference(ticket, dense, TOLERANCE, 0) == averaged
 
 
 def test_seeds_that_say_the_same_add_no_certainty():
     ticket, dense = recalls(np.random.default_rng(10))
-    once = compare(ticket, dense, TOLERANCE, 0)
-    thrice = compare(ticket.repeat(3, axis=0), dense.repeat(3, axis=0), TOLERANCE, 0)
+    once = paired_difference(ticket, dense, TOLERANCE, 0)
+    thrice = paired_difference(ticket.repeat(3, axis=0), dense.repeat(3, axis=0), TOLERANCE, 0)
     assert thrice.model_dump() == pytest.approx(once.model_dump())
 
 
@@ -194,40 +201,40 @@ def test_single_precision_is_averaged_in_double():
     ticket, dense = recalls(np.random.default_rng(11), num_seeds=3)
     single = ticket.astype(np.float32), dense.astype(np.float32)
     double = single[0].astype(np.float64), single[1].astype(np.float64)
-    assert compare(*single, TOLERANCE, 0) == compare(*double, TOLERANCE, 0)
+    assert paired_difference(*single, TOLERANCE, 0) == paired_difference(*double, TOLERANCE, 0)
 
 
 def test_a_comparison_repeats_by_its_seed_and_leaves_the_global_state_alone():
     ticket, dense = recalls(np.random.default_rng(12))
     np.random.seed(0)
-    first = compare(ticket, dense, TOLERANCE, 1)
+    first = paired_difference(ticket, dense, TOLERANCE, 1)
     drawn = np.random.random()
     np.random.seed(0)
     assert drawn == np.random.random()
-    assert compare(ticket, dense, TOLERANCE, 1) == first
-    other = compare(ticket, dense, TOLERANCE, 2)
+    assert paired_difference(ticket, dense, TOLERANCE, 1) == first
+    other = paired_difference(ticket, dense, TOLERANCE, 2)
     assert other.low != first.low
     assert (other.relative, other.p_value) == (first.relative, first.p_value)
 
 
 def test_the_interval_does_not_depend_on_the_batch(monkeypatch):
     ticket, dense = recalls(np.random.default_rng(13))
-    whole = compare(ticket, dense, TOLERANCE, 0)
+    whole = paired_difference(ticket, dense, TOLERANCE, 0)
     monkeypatch.setattr(pyg_lth.evaluation.significance, "BATCH_VALUES", 1)
-    assert compare(ticket, dense, TOLERANCE, 0) == whole
+    assert paired_difference(ticket, dense, TOLERANCE, 0) == whole
 
 
 def test_a_ticket_that_is_the_dense_model_differs_by_nothing():
     dense = recalls(np.random.default_rng(14))[1]
-    difference = compare(dense, dense, 0.0, 0)
+    difference = paired_difference(dense, dense, 0.0, 0)
     assert (difference.relative, difference.low, difference.high) == (0, 0, 0)
     assert difference.p_value == 1
-    assert compare(dense, dense, TOLERANCE, 0).p_value < ALPHA
+    assert paired_difference(dense, dense, TOLERANCE, 0).p_value < ALPHA
 
 
 def test_losing_exactly_the_tolerance_of_every_user_shows_nothing():
     dense = recalls(np.random.default_rng(15), num_seeds=3)[1]
-    assert compare((1 - TOLERANCE) * dense, dense, TOLERANCE, 0).p_value == 1
+    assert paired_difference((1 - TOLERANCE) * dense, dense, TOLERANCE, 0).p_value == 1
 
 
 @pytest.mark.parametrize(
@@ -239,12 +246,12 @@ def test_losing_exactly_the_tolerance_of_every_user_shows_nothing():
     ],
 )
 def test_without_spread_the_sign_test_stands_in(ticket, dense, p_value):
-    assert compare(np.array([ticket]), np.array([dense]), 0.0, 0).p_value == p_value
+    assert paired_difference(np.array([ticket]), np.array([dense]), 0.0, 0).p_value == p_value
 
 
 @pytest.mark.parametrize(("ticket", "p_value"), [(0.6, 0.5), (0.5, 1.0), (0.4, 1.0)])
 def test_one_user_has_no_interval_and_proves_nothing(ticket, p_value):
-    difference = compare(np.array([[ticket]]), np.array([[0.5]]), 0.0, 0)
+    difference = paired_difference(np.array([[ticket]]), np.array([[0.5]]), 0.0, 0)
     assert difference.relative == pytest.approx(ticket / 0.5 - 1)
     assert (difference.low, difference.high) == (None, None)
     assert difference.p_value == p_value
@@ -253,17 +260,17 @@ def test_one_user_has_no_interval_and_proves_nothing(ticket, p_value):
 @pytest.mark.filterwarnings("error")
 def test_a_dense_model_without_hits_has_no_relative_difference():
     ticket, dense = np.array([[0.0, 0.5, 0.25, 0.0]]), np.zeros((1, 4))
-    difference = compare(ticket, dense, TOLERANCE, 0)
+    difference = paired_difference(ticket, dense, TOLERANCE, 0)
     assert (difference.relative, difference.low, difference.high) == (None, None, None)
     assert ALPHA < difference.p_value < 0.5
-    assert compare(dense, dense, TOLERANCE, 0).p_value == 1
+    assert paired_difference(dense, dense, TOLERANCE, 0).p_value == 1
 
 
 @pytest.mark.filterwarnings("error")
 def test_so_few_hits_that_a_resample_has_none_give_no_interval():
     dense = np.zeros((1, 50))
     dense[0, :2] = 1
-    difference = compare(dense / 2, dense, TOLERANCE, 0)
+    difference = paired_difference(dense / 2, dense, TOLERANCE, 0)
     assert difference.relative == -0.5
     assert (difference.low, difference.high) == (None, None)
 
@@ -273,7 +280,7 @@ def test_so_few_hits_that_a_resample_has_none_give_no_interval():
 )
 def test_shapes_have_to_agree(ticket, dense):
     with pytest.raises(ValueError, match="num_seeds, num_users"):
-        compare(np.ones(ticket), np.ones(dense), TOLERANCE, 0)
+        paired_difference(np.ones(ticket), np.ones(dense), TOLERANCE, 0)
 
 
 def verdict(ticket=0.5, dense=0.4, popularity=0.1, tolerance=0.0, **changes):

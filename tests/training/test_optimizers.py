@@ -73,8 +73,8 @@ def test_looking_on_at_any_time_changes_nothing():
         take_step(untouched, nodes)
         take_step(looked_at, nodes)
         if step % 3 == 0:
-            looked_at.settle()
-            looked_at.settle()
+            looked_at.catch_up()
+            looked_at.catch_up()
     assert_equal(looked_at, untouched)
 
 
@@ -108,7 +108,7 @@ def test_only_the_rows_of_the_batch_are_given_to_the_kernel(monkeypatch):
     nodes = torch.tensor([3, 1, 3, 7, 7, 2])
     take_step(rows, nodes)
     assert given == [4, 4]
-    rows.settle()
+    rows.catch_up()
     assert given == [4, 4, NUM_NODES]
 
 
