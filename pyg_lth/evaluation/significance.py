@@ -47,13 +47,15 @@ class Verdict(BaseModel):
     Args:
         wins: It is as good on test as the dense model, within the tolerance and, with several
             seeds, beyond chance; and it is better than the popularity ranking.
-        strict: It wins, and its best epoch came no later than the dense model's.
+        strict: It wins, and its best epoch came no later than the dense model's; :obj:`None`
+            where it wins against a dense model that had not converged, whose best epoch is not
+            known.
     """
 
     model_config = ConfigDict(frozen=True)
 
     wins: bool
-    strict: bool
+    strict: bool | None
 
 
 def paired_difference(
@@ -158,6 +160,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def holds(ticket: float, dense: float, popularity: float, tolerance: float) -> bool:
+    """Whether a ticket's metric is as good as the dense model's and better than popularity's.
+
+    Args:
+        ticket: Metric of the ticket, mean over the seeds.
+        dense: Metric of the dense model, mean over the seeds.
+        popularity: Metric of the popularity ranking.
+        tolerance: Relative loss that is still no loss, in [0, 1).
+    """
+    return ticket >= dense * (1 - tolerance) and ticket > popularity
+
+
 def judge(
     *,
     ticket: float,
@@ -168,6 +182,7 @@ def judge(
     dense_epoch: float,
     num_seeds: int,
     p_adjusted: float,
+    dense_converged: bool = True,
 ) -> Verdict:
     """Hold a ticket against the dense model of the same seeds (paper, Section 3.1).
 
@@ -179,10 +194,11 @@ def judge(
         ticket_epoch: Epoch of the ticket's best evaluation, mean over the seeds; the paper's j'.
         dense_epoch: Epoch of the dense model's best evaluation, mean over the seeds; the paper's j.
         num_seeds: Number of seeds. With one, the p-value decides nothing.
-        p_adjusted: P-value of :func:`paired_difference`, adjusted by :func:`holm` for the
-            run's tickets.
+        p_adjusted: P-value of :func:`compare`, adjusted by :func:`holm` for the tickets that are
+            looked at: for all of a run, or for the one that validation chose.
+        dense_converged: Whether the dense model stopped by itself, under every seed.
     """
-    wins = ticket >= dense * (1 - tolerance) and ticket > popularity
-    if num_seeds > 1:
-        wins = wins and p_adjusted < ALPHA
-    return Verdict(wins=wins, strict=wins and ticket_epoch <= dense_epoch)
+    wins = holds(ticket, dense, popularity, tolerance) and (num_seeds == 1 or p_adjusted < ALPHA)
+    if not wins:
+        return Verdict(wins=False, strict=False)
+    return Verdict(wins=True, strict=ticket_epoch <= dense_epoch if dense_converged else None)

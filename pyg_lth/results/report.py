@@ -1,14 +1,15 @@
 """What a search found: the report, and its table as rows of text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
+from pyg_lth.config import SplitName
 from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
-from pyg_lth.evaluation.significance import ALPHA, Difference, holm, judge
+from pyg_lth.evaluation.significance import ALPHA, Difference, holds, holm, judge
 
 
 class RoundResult(BaseModel):
@@ -60,7 +61,7 @@ class Ticket(RoundResult):
 
     p_adjusted: float
     wins: bool
-    strict: bool
+    strict: bool | None
 
 
 class Winner(BaseModel):
@@ -70,6 +71,18 @@ class Winner(BaseModel):
 
     round: int
     density: float
+
+
+class Choice(Winner):
+    """The ticket that validation chose, and what a single look at test says of it.
+
+    Args:
+        p_value: That of its ``difference``. It needs no adjustment, since test chose nothing.
+        wins: Whether it wins on test by that p-value.
+    """
+
+    p_value: float
+    wins: bool
 
 
 class Popularity(BaseModel):
@@ -91,9 +104,12 @@ class Report(BaseModel):
         dense: Round 0, the dense model.
         popularity: The ranking that a ticket has to beat.
         rounds: The pruned rounds so far.
-        sparsest_winner: :obj:`None` where no ticket wins.
+        sparsest_winner: The sparsest ticket that wins on test, and so chosen on test; :obj:`None`
+            where none does. The one to name is :attr:`winner`.
         sparsest_strict_winner: The same in the strict reading: at no later a best epoch.
         ended: Why the search ended before its last round; :obj:`None` where it did not.
+        unconverged_seeds: Those whose dense training was stopped at ``max_epochs`` before its
+            patience had run out; :obj:`None` in a report of an older release, which did not say.
 
     Example:
         >>> import pyg_lth
@@ -116,6 +132,7 @@ class Report(BaseModel):
     sparsest_winner: Winner | None
     sparsest_strict_winner: Winner | None
     ended: str | None = None
+    unconverged_seeds: list[int] | None = None
 
     @classmethod
     def of_seed(
@@ -135,7 +152,9 @@ class Report(BaseModel):
             results: All rounds so far, the dense one first.
             ended: Why there will be no more before the last round.
         """
-        return cls._judged(config, [config["seed"]], groups, popularity, results, ended)
+        seeds = [config["seed"]]
+        unconverged = [] if _converged(config, results[0]) else seeds
+        return cls._judged(config, seeds, unconverged, groups, popularity, results, ended)
 
     @classmethod
     def of_seeds(
@@ -159,13 +178,15 @@ class Report(BaseModel):
         )
         seeds = [seed for report in reports for seed in report.seeds]
         ended = next((report.ended for report in reports if report.ended), None)
-        return cls._judged(config, seeds, None, popularity, results, ended)
+        unconverged = [seed for report in reports for seed in report.unconverged_seeds or []]
+        return cls._judged(config, seeds, unconverged, None, popularity, results, ended)
 
     @classmethod
     def _judged(
         cls,
         config: dict[str, Any],
         seeds: list[int],
+        unconverged: list[int],
         groups: Groups | None,
         popularity: Popularity,
         results: Sequence[RoundResult],
@@ -186,6 +207,7 @@ class Report(BaseModel):
                 dense_epoch=dense.best_epoch,
                 num_seeds=len(seeds),
                 p_adjusted=p_adjusted,
+                dense_converged=not unconverged,
             )
             tickets.append(Ticket(**dict(result), p_adjusted=p_adjusted, **verdict.model_dump()))
         return cls(
@@ -198,6 +220,93 @@ class Report(BaseModel):
             sparsest_winner=_sparsest(ticket for ticket in tickets if ticket.wins),
             sparsest_strict_winner=_sparsest(ticket for ticket in tickets if ticket.strict),
             ended=ended,
+            unconverged_seeds=unconverged,
+        )
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def dense_converged(self) -> bool:
+        """Whether the dense model stopped by itself, under every seed.
+
+        Where it did not, a later epoch may be better, so no verdict is strict.
+        """
+        if self.unconverged_seeds is None:
+            return _converged(self.config, self.dense, len(self.seeds))
+        return not self.unconverged_seeds
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def winner_by_validation(self) -> Choice | None:
+        """The sparsest ticket that holds on validation, held against test once.
+
+        It holds where its metric on validation is at least the dense model's there less the
+        tolerance, and above popularity's: with several seeds, their means. :obj:`None` where none
+        does, or there is no validation part.
+        """
+        return self._choose(self._held())
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def strict_winner_by_validation(self) -> Choice | None:
+        """The same among the tickets whose best epoch came no later than the dense model's."""
+        if not self.dense_converged:
+            return None
+        return self._choose(t for t in self._held() if t.best_epoch <= self.dense.best_epoch)
+
+    @property
+    def chosen_on(self) -> SplitName:
+        """The part that names the winner: validation where there is one."""
+        by_validation = self.config["select_on"] == "valid" and self.dense.valid is not None
+        return "valid" if by_validation else "test"
+
+    @property
+    def winner(self) -> Winner | None:
+        """The winner to name: the one that validation chose, if it wins on test too.
+
+        Where there is no validation part, the sparsest that wins on test.
+        """
+        if self.chosen_on == "test":
+            return self.sparsest_winner
+        return _named(self.winner_by_validation)
+
+    @property
+    def strict_winner(self) -> Winner | None:
+        """The same in the strict reading."""
+        if self.chosen_on == "test":
+            return self.sparsest_strict_winner if self.dense_converged else None
+        return _named(self.strict_winner_by_validation)
+
+    def _held(self) -> Iterator[Ticket]:
+        """The tickets that hold on validation."""
+        dense, popularity = self.dense.valid, self.popularity.valid
+        if self.chosen_on == "test" or dense is None or popularity is None:
+            return
+        of_dense, of_popularity = dense[self.metric], popularity[self.metric]
+        for ticket in self.rounds:
+            if ticket.valid is not None and holds(
+                ticket.valid[self.metric], of_dense, of_popularity, self.config["tolerance"]
+            ):
+                yield ticket
+
+    def _choose(self, tickets: Iterable[Ticket]) -> Choice | None:
+        """The sparsest of some tickets, and whether it wins on test."""
+        ticket = min(tickets, key=lambda ticket: ticket.remaining, default=None)
+        if ticket is None:
+            return None
+        p_value = _difference(ticket).p_value
+        verdict = judge(
+            ticket=ticket.test[self.metric],
+            dense=self.dense.test[self.metric],
+            popularity=self.popularity.test[self.metric],
+            tolerance=self.config["tolerance"],
+            ticket_epoch=ticket.best_epoch,
+            dense_epoch=self.dense.best_epoch,
+            num_seeds=len(self.seeds),
+            p_adjusted=p_value,
+            dense_converged=self.dense_converged,
+        )
+        return Choice(
+            round=ticket.round, density=ticket.density, p_value=p_value, wins=verdict.wins
         )
 
     def ticket(self, winner: Winner) -> Ticket:
@@ -216,6 +325,20 @@ class Report(BaseModel):
 
 def _metric(config: dict[str, Any]) -> str:
     return f"recall@{config['topk']}"
+
+
+def _named(choice: Choice | None) -> Winner | None:
+    return None if choice is None or not choice.wins else choice
+
+
+def _converged(config: dict[str, Any], dense: RoundResult, num_seeds: int = 1) -> bool:
+    """Whether a dense training stopped by itself: it was no better for as long as it may be.
+
+    The means of several seeds tell that one was stopped early by the mean time that they waited.
+    """
+    waited = dense.epochs - dense.best_epoch
+    stopped_early = num_seeds > 1 or dense.epochs >= config["max_epochs"]
+    return not stopped_early or waited > config["patience"] * config["eval_every"] - 1e-6
 
 
 def _difference(result: RoundResult) -> Difference:

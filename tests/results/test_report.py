@@ -220,3 +220,132 @@ def test_a_table_selected_on_test_says_so(select_on):
     report = build(result(0, 100_000, 0.4), result(1, 50_000, 0.5), config=config)
     for text in (caption(report), to_markdown(report)):
         assert ("SELECTED ON TEST" in text) == (select_on == "test")
+
+
+def with_valid(result, recall):
+    return result.model_copy(update={"valid": metrics(recall)})
+
+
+def test_validation_names_the_winner_and_test_is_looked_at_once():
+    report = build(
+        with_valid(result(0, 100_000, 0.4), 0.5),
+        with_valid(result(1, 50_000, 0.5), 0.6),
+        with_valid(result(2, 25_000, 0.41), 0.5),
+        # By test this one wins too, and is sparser; validation did not say so beforehand.
+        with_valid(result(3, 12_500, 0.45), 0.4),
+    )
+    assert [ticket.wins for ticket in report.rounds] == [True] * 3
+    assert report.sparsest_winner.round == 3
+    assert report.chosen_on == "valid"
+    assert report.winner.round == report.winner_by_validation.round == 2
+    # One look needs no adjustment for three rounds.
+    assert report.winner_by_validation.p_value == 0.01
+    assert report.rounds[1].p_adjusted == pytest.approx(0.03)
+
+
+def test_a_choice_that_does_not_hold_on_test_is_not_replaced_by_another_look():
+    report = build(
+        with_valid(result(0, 100_000, 0.4), 0.5),
+        with_valid(result(1, 50_000, 0.5), 0.6),
+        with_valid(result(2, 25_000, 0.3), 0.6),
+    )
+    assert (report.winner_by_validation.round, report.winner_by_validation.wins) == (2, False)
+    assert report.sparsest_winner.round == 1
+    assert report.winner is None and report.strict_winner is None
+
+
+@pytest.mark.parametrize(("valid", "chosen"), [(0.46, 1), (0.44, None)])
+def test_on_validation_the_tolerance_counts_too(valid, chosen):
+    report = build(
+        with_valid(result(0, 100_000, 0.4), 0.5),
+        with_valid(result(1, 50_000, 0.4), valid),
+        config=PruneConfig(rounds=1, tolerance=0.1),
+    )
+    assert (report.winner_by_validation and report.winner_by_validation.round) == chosen
+
+
+def test_what_is_no_better_than_popularity_on_validation_is_not_chosen():
+    report = build(
+        with_valid(result(0, 100_000, 0.4), 0.1), with_valid(result(1, 50_000, 0.5), 0.2)
+    )
+    assert report.winner_by_validation is None
+    assert report.sparsest_winner.round == 1
+
+
+def test_the_strict_winner_is_chosen_among_those_that_were_as_quick():
+    report = build(
+        with_valid(result(0, 100_000, 0.4), 0.5),
+        with_valid(result(1, 50_000, 0.5), 0.6),
+        with_valid(result(2, 25_000, 0.45, best_epoch=11), 0.6),
+    )
+    assert (report.winner.round, report.strict_winner.round) == (2, 1)
+
+
+def test_where_validation_chose_nothing_test_names_the_winner():
+    config = PruneConfig(rounds=1, select_on="test")
+    report = build(result(0, 100_000, 0.4), result(1, 50_000, 0.5), config=config)
+    assert report.chosen_on == "test"
+    assert report.winner_by_validation is None
+    assert report.winner == report.sparsest_winner
+
+
+@pytest.mark.parametrize(("p_value", "wins"), [(0.03, True), (0.06, False)])
+def test_over_seeds_the_choice_must_hold_by_its_own_p(p_value, wins):
+    config = PruneConfig(rounds=2, seeds=2, tolerance=0.1)
+    rounds = [result(0, 100_000, 0.4), result(1, 50_000, 0.5), result(2, 25_000, 0.4)]
+    reports = [build(*rounds, config=PruneConfig(seed=seed)) for seed in range(2)]
+    differences = [None, *(difference(r.test["recall@20"], 0.4, p_value=p_value) for r in rounds)]
+    report = Report.of_seeds(config.model_dump(), reports, differences[:3])
+    assert report.winner_by_validation.model_dump(include={"round", "wins"}) == {
+        "round": 2,
+        "wins": wins,
+    }
+    # Holm's adjustment for two rounds leaves neither of them below 0.05.
+    assert [ticket.wins for ticket in report.rounds] == [False, False]
+
+
+def test_the_choice_of_validation_is_in_the_file(report):
+    written = json.loads(report.to_json())
+    assert written["winner_by_validation"] == {
+        "round": 2,
+        "density": 0.25,
+        "p_value": 0.01,
+        "wins": True,
+    }
+    assert written["sparsest_winner"] == {"round": 2, "density": 0.25}
+    assert written["dense_converged"] is True
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "patience", "converged"),
+    [(20, 3, False), (20, 2, True), (21, 3, True), (20, 100, False)],
+)
+def test_a_dense_model_stopped_before_its_patience_ran_out_had_not_converged(
+    max_epochs, patience, converged
+):
+    config = PruneConfig(rounds=1, max_epochs=max_epochs, patience=patience, eval_every=5)
+    report = build(result(0, 100_000, 0.4), result(1, 50_000, 0.5), config=config)
+    assert report.dense_converged == converged
+    (ticket,) = report.rounds
+    assert (ticket.wins, ticket.strict) == (True, True if converged else None)
+    assert (report.sparsest_strict_winner is None) == (not converged)
+    assert (report.strict_winner is None) == (not converged)
+    assert report.winner.round == 1
+
+
+def test_one_seed_that_had_not_converged_is_enough():
+    short = result(0, 100_000, 0.4).model_copy(update={"epochs": 15})
+    ticket = result(1, 50_000, 0.5)
+    config = {"rounds": 1, "max_epochs": 20, "patience": 3, "eval_every": 5}
+    reports = [
+        build(dense, ticket, config=PruneConfig(seed=seed, **config))
+        for seed, dense in enumerate((result(0, 100_000, 0.4), short))
+    ]
+    together = Report.of_seeds(
+        PruneConfig(seeds=2, **config).model_dump(), reports, [None, ticket.difference]
+    )
+    assert together.unconverged_seeds == [0]
+    assert not together.dense_converged
+    # A report of an older release tells it by the means: 17.5 epochs, the best of them 10.
+    old = together.model_copy(update={"unconverged_seeds": None})
+    assert not old.dense_converged
