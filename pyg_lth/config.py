@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 ModelName = Literal["lightgcn", "mf"]
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
 MethodName = Literal[
-    "imp", "oneshot", "random", "reinit", "finetune", "lr-rewind", "pep", "snip", "dynamic"
+    "imp",
+    "oneshot",
+    "random",
+    "reinit",
+    "finetune",
+    "lr-rewind",
+    "pep",
+    "snip",
+    "dynamic",
+    "narrow",
+    "shuffle",
 ]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]

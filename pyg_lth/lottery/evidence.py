@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from pyg_lth import seeding
 from pyg_lth.config import PruneConfig
 from pyg_lth.lottery.pep import ThresholdSearch
+from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Budget, Mask, budgets
 from pyg_lth.results.report import RoundResult
 from pyg_lth.results.run_folder import RunFolder
@@ -97,24 +100,40 @@ def previous(search: Search, round: int) -> Found:
 
 
 def rewound(search: Search, round: int) -> Found:
-    """The round before as ``imp`` would have trained it, from θ₀; arguments as in :func:`initial`.
+    """The round before as ``imp`` has it, trained from θ₀; arguments as in :func:`initial`.
 
-    That is an auxiliary training, which a search does beside its own rounds.
+    These are auxiliary trainings, which a search does beside its own rounds.
     """
     before = round - 1
     if before == 0:
         return dense(search, round)
     folder = search.folder
-    mask = folder.read_round(before)[0]
     if not folder.has_auxiliary(before):
-        earlier = (
-            folder.read_auxiliary(before - 1)[1] if before > 1 else search.results[0].cost_seconds
-        )
+        earlier = rewound(search, before)
+        mask = _prune_by_magnitude(search, earlier, before)
         training = Training(search.problem, search.restart(), mask, before)
         search.train(training, lambda training: None)
-        seconds = training.progress.total_seconds
-        folder.write_auxiliary(before, training.best_weight, earlier + seconds)
-    return Found(mask, *folder.read_auxiliary(before))
+        seconds = earlier.seconds + training.progress.total_seconds
+        folder.write_auxiliary(before, training.best_weight, seconds, mask)
+    return Found(*folder.read_auxiliary(before))
+
+
+def shuffled(search: Search, round: int) -> Found:
+    """A one for each entry of a mask like ``imp``'s, but in columns drawn anew for each row.
+
+    As many live in each row as in ``imp``'s mask of the round. Arguments are as in
+    :func:`initial`.
+    """
+    before = rewound(search, round)
+    alive = _prune_by_magnitude(search, before, round).table
+    source = seeding.generator(search.config.seed, "shuffling", round)
+    rank = torch.rand(alive.shape, generator=source).argsort(dim=1)
+    drawn = rank < alive.sum(dim=1, keepdim=True)
+    return Found(Mask.ones(*alive.shape), drawn.float(), before.seconds)
+
+
+def _prune_by_magnitude(search: Search, found: Found, round: int) -> Mask:
+    return selection.prune(found.trained.abs(), found.mask, search.budgets(round))
 
 
 def thresholds(search: Search, round: int) -> Found:
@@ -136,11 +155,11 @@ def thresholds(search: Search, round: int) -> Found:
             for budget in search.budgets(later):
                 if (margin[budget.rows] > 0).sum() > budget.keep:
                     return
-            folder.write_auxiliary(later, margin, learning.progress.total_seconds)
+            folder.write_auxiliary(later, margin, learning.progress.total_seconds, learning.mask)
         learning.progress.finished = True
 
     if not folder.has_auxiliary(round):
         search.train(ThresholdSearch(search.problem, search.initial), keep_margins)
     if not folder.has_auxiliary(round):
         raise OutOfReach(f"the learned thresholds reached no density below round {round - 1}'s")
-    return Found(Mask.ones(*search.initial.shape), *folder.read_auxiliary(round))
+    return Found(*folder.read_auxiliary(round))

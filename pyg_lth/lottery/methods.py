@@ -37,7 +37,9 @@ METHODS: dict[MethodName, Method] = {
         criteria.magnitude, evidence.previous, rewinding.to_trained, rate_goes_on=True
     ),
     "lr-rewind": Method(criteria.magnitude, evidence.previous, rewinding.to_trained),
-    "pep": Method(criteria.margin, evidence.thresholds, rewinding.to_initialization),
+    "pep": Method(criteria.given, evidence.thresholds, rewinding.to_initialization),
     "snip": Method(criteria.saliency, evidence.initial, rewinding.to_initialization),
     "dynamic": Method(criteria.random, evidence.initial, rewinding.to_initialization, regrows=True),
+    "narrow": Method(criteria.first_columns, evidence.initial, rewinding.to_initialization),
+    "shuffle": Method(criteria.given, evidence.shuffled, rewinding.to_initialization),
 }

@@ -45,11 +45,22 @@ def saliency(weight: Tensor, generator: torch.Generator, gradient: Gradient) -> 
     return (weight * gradient(weight)).abs()
 
 
-def margin(weight: Tensor, generator: torch.Generator, gradient: Gradient) -> Tensor:
-    """Score an entry by how far it lies above its threshold, which is what ``weight`` holds here.
+def first_columns(weight: Tensor, generator: torch.Generator, gradient: Gradient) -> Tensor:
+    """Score an entry by its column, the first highest: a smaller dense table, which needs no mask.
 
     Args:
-        weight: :meth:`~pyg_lth.lottery.pep.ThresholdSearch.margin`, shape ``[num_nodes, dim]``.
+        weight: Embeddings; only the shape ``[num_nodes, dim]`` is used.
+        generator: Not used.
+        gradient: Not used.
+    """
+    return torch.arange(weight.size(1), 0, -1.0).expand_as(weight)
+
+
+def given(weight: Tensor, generator: torch.Generator, gradient: Gradient) -> Tensor:
+    """Score an entry by what the evidence says of it, which is a score already.
+
+    Args:
+        weight: The scores, shape ``[num_nodes, dim]``.
         generator: Not used.
         gradient: Not used.
     """

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pyg_lth.config import DEFAULT_LAYERS
 from pyg_lth.evaluation.degree_groups import overlap
+from pyg_lth.lottery import evidence
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner, title
@@ -261,10 +262,10 @@ def _seconds(report: Report) -> float:
     if not report.rounds or report.config["mask_from"] is not None:
         return seconds
     # What the last ticket cost beside its own training tells how long these trainings took.
-    evidence, last = METHODS[report.config["method"]].evidence, report.rounds[-1]
-    if evidence == "thresholds":
+    source, last = METHODS[report.config["method"]].evidence, report.rounds[-1]
+    if source is evidence.thresholds:
         return seconds + last.cost_seconds - last.seconds
-    if evidence == "rewound":
+    if source in (evidence.rewound, evidence.shuffled):
         return seconds + last.cost_seconds - last.seconds - report.dense.seconds
     return seconds
 

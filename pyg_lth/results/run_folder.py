@@ -181,21 +181,24 @@ class RunFolder:
         """The table that late rewinding restarts from."""
         return self._read_tensors(self.path / "late.safetensors")[WEIGHT]
 
-    def write_auxiliary(self, round: int, weight: Tensor, seconds: float) -> None:
-        """Write what a training that only finds masks came to, and the seconds that it cost."""
+    def write_auxiliary(self, round: int, weight: Tensor, seconds: float, mask: Mask) -> None:
+        """Write what an auxiliary training came to, what it cost in seconds, and its mask."""
         header = {"seconds": repr(seconds)}
-        self._write_tensors(self._auxiliary(round), {WEIGHT: weight}, header)
+        self._write_tensors(self._auxiliary(round), {WEIGHT: weight, MASK: mask.table}, header)
 
     def has_auxiliary(self, round: int) -> bool:
         """Whether :meth:`write_auxiliary` was called for a round."""
         return self._auxiliary(round).exists()
 
-    def read_auxiliary(self, round: int) -> tuple[Tensor, float]:
-        """What :meth:`write_auxiliary` wrote."""
+    def read_auxiliary(self, round: int) -> tuple[Mask, Tensor, float]:
+        """Mask, table and seconds, as :meth:`write_auxiliary` wrote them."""
         path = self._auxiliary(round)
         with _readable(path), safetensors.safe_open(path, "pt") as file:
             seconds = float((file.metadata() or {})["seconds"])
-        return self._read_tensors(path)[WEIGHT], seconds
+        tensors = self._read_tensors(path)
+        # Older code kept no mask, since it was that of the round itself.
+        mask = Mask(tensors[MASK]) if MASK in tensors else self.read_round(round)[0]
+        return mask, tensors[WEIGHT], seconds
 
     def write_round(
         self, result: RoundResult, mask: Mask, weight: Tensor, users: dict[str, Tensor]

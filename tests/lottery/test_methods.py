@@ -72,6 +72,34 @@ def test_reinit_has_the_masks_of_imp_and_other_weights(small_graph, quick_config
     assert heard.auxiliary == [1, 2]
 
 
+def test_narrow_keeps_the_first_columns_of_every_row(small_graph, quick_config, tmp_path):
+    report, heard = run(small_graph, quick_config(method="narrow"), tmp_path)
+    num_nodes = NUM_USERS + NUM_ITEMS
+    for ticket in report.rounds:
+        whole, rest = divmod(ticket.remaining, num_nodes)
+        wanted = torch.zeros(num_nodes, DIM, dtype=torch.bool)
+        wanted[:, :whole] = True
+        wanted[num_nodes - rest :, whole] = rest > 0
+        assert torch.equal(mask_of(tmp_path, ticket.round), wanted)
+        assert torch.equal(heard.starts[ticket.round], theta0(tmp_path) * wanted)
+
+
+@pytest.mark.parametrize("scope", ["joint", "user_item", "row"])
+def test_shuffle_has_as_many_in_each_row_as_imp_elsewhere(
+    small_graph, quick_config, tmp_path, scope
+):
+    imp, shuffle = tmp_path / "imp", tmp_path / "shuffle"
+    run(small_graph, quick_config(scope=scope), imp)
+    _, heard = run(small_graph, quick_config(scope=scope, method="shuffle"), shuffle)
+    for round in range(1, 4):
+        there, here = mask_of(imp, round), mask_of(shuffle, round)
+        assert torch.equal(here.sum(dim=1), there.sum(dim=1))
+        # Of all columns that it could be, about as often as chance has it.
+        assert 0.3 < (here == there).float().mean() < 0.8
+        assert torch.equal(heard.starts[round], theta0(shuffle) * here)
+    assert heard.auxiliary == [1, 2]
+
+
 @pytest.mark.parametrize("method", ["finetune", "lr-rewind"])
 def test_weights_are_carried_on(small_graph, quick_config, tmp_path, method):
     _, heard = run(small_graph, quick_config(method=method), tmp_path)
@@ -277,5 +305,8 @@ def test_every_round_prunes_once_from_where_its_method_says(
         lambda scores, mask, budgets: living.append(mask.remaining) or prune(scores, mask, budgets),
     )
     report = find_tickets(small_graph, quick_config(method=method, rounds=2))
-    cut = METHODS[method].evidence in (evidence.previous, evidence.rewound)
-    assert living == [280, report.rounds[0].remaining if cut else 280]
+    source = METHODS[method].evidence
+    cut = report.rounds[0].remaining if source in (evidence.previous, evidence.rewound) else 280
+    # imp's first round, which is trained beside reinit's, is pruned beside it too.
+    beside = [280] if source is evidence.rewound else []
+    assert living == [280, *beside, cut]

@@ -361,7 +361,7 @@ def test_the_time_of_a_real_run_is_that_of_its_trainings(runs):
     folder = RunFolder(runs / "reinit")
     results = folder.read_results()
     dense = results[0].seconds
-    auxiliary = folder.read_auxiliary(2)[1] - dense
+    auxiliary = folder.read_auxiliary(2)[2] - dense
     assert auxiliary > 0
     (run,) = compare([("reinit", folder)]).runs
     assert run.seconds == pytest.approx(sum(result.seconds for result in results) + auxiliary)
