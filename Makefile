@@ -32,7 +32,7 @@ browser:
 	fi
 
 help-pages: $(VENV)/installed
-	for command in "" prune train sweep report compare plot datasets "datasets list" "datasets info" \
+	for command in "" prune train sweep report compare plot export inspect recommend datasets "datasets list" "datasets info" \
 		"datasets prepare" doctor; do \
 		$(BIN)/pyg-lth $$command --help >/dev/null || exit 1; \
 	done

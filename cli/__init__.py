@@ -8,8 +8,11 @@ from pyg_lth import runtime
 from pyg_lth.cli.compare import compare
 from pyg_lth.cli.datasets import datasets
 from pyg_lth.cli.doctor import doctor
+from pyg_lth.cli.export import export
+from pyg_lth.cli.inspect import inspect
 from pyg_lth.cli.plot import plot
 from pyg_lth.cli.prune import prune, train
+from pyg_lth.cli.recommend import recommend
 from pyg_lth.cli.report import report
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.datasets import DatasetError
@@ -28,7 +31,19 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (prune, train, sweep, report, compare, plot, datasets, doctor):
+for command in (
+    prune,
+    train,
+    sweep,
+    report,
+    compare,
+    plot,
+    export,
+    inspect,
+    recommend,
+    datasets,
+    doctor,
+):
     cli.add_command(command)
 
 

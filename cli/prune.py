@@ -1,6 +1,7 @@
 """``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
 
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -84,6 +85,7 @@ def _run(
     from pyg_lth.cli.display import choose_progress
     from pyg_lth.cli.report import show
     from pyg_lth.datasets import DatasetOptions, load_dataset
+    from pyg_lth.results.text import subject
     from pyg_lth.search import find_tickets
 
     folder = resume or out or Path("runs", _run_name(command, settings))
@@ -108,6 +110,8 @@ def _run(
         click.echo(report.to_json(), nl=False)
     else:
         show(report, folder)
+        export = ["pyg-lth", "export", str(folder), "--round", str(subject(report).round)]
+        click.echo(f"Next: {shlex.join(export)}")
 
 
 def _jobs(settings: TrainSettings | PruneSettings) -> int:

@@ -119,7 +119,7 @@ def check(codes: Array, scales: Array, number: int, kind: Values) -> None:
     if kind == "int4" and number % 2 and codes[-1] >> 4:
         malformed("its last byte of values holds a value too many")
     part = scales if kind in STEPS else codes
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for begin in range(0, part.size, ENTRIES_AT_ONCE):
             block = part[begin : begin + ENTRIES_AT_ONCE]
             floats = (

@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 # What an answer rests on: the user's own embedding, their items, or what everyone likes.
-Basis = Literal["trained", "history", "popularity"]
+Basis = Literal["trained", "history", "popularity", "similarity"]
 
 # Users answered at once where all are.
 USERS_AT_ONCE = 4096
@@ -47,8 +47,8 @@ class Recommendation:
         user: Their id, :obj:`None` where only their items were given.
         items: Ids of the items, best first.
         scores: The score of each.
-        basis: ``trained`` (their embedding), ``history`` (folded in from their items) or
-            ``popularity`` (nothing is known of them).
+        basis: ``trained`` (their embedding), ``history`` (folded in from their items),
+            ``popularity`` (nothing is known of them) or ``similarity`` (to an item).
     """
 
     user: Id | None
@@ -302,9 +302,10 @@ class Ticket:
         answers: dict[int, Recommendation] = {}
         if rows:
             ranked = rank(self._final.rows(known), self._items, out, k)
+            named = zip(rows, self.user_ids.at(known), *ranked, strict=True)
             answers = {
-                row: self._named(users[row], items, scores, "trained")
-                for row, items, scores in zip(rows, *ranked, strict=True)
+                row: self._named(user, items, scores, "trained")
+                for row, user, items, scores in named
             }
         unknown = [row for row, place in enumerate(index) if place is None]
         without = self._excluded([users[row] for row in unknown], exclude)
