@@ -109,13 +109,9 @@ def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -
     kernels.call(
         "rank_items",
         *(users, user_norm, num_users),
-        *(
-            panels,
-            *(F.pad(x, (0, filler)).view(-1, PANEL) for x in (order, norm)),
-            len(panels),
-            dim,
-        ),
-        *(index.contiguous() for index in seen),
+        *(panels, index, length),
+        *(len(panels), dim),
+        *(part.contiguous() for part in seen),
         *(k, best, ranked),
     )
     return ranked

@@ -51,13 +51,32 @@ _int32, _int64, _float32, _float64 = (
     for dtype in (torch.int32, torch.int64, torch.float32, torch.float64)
 )
 
-_MATRIX = {
+Signature = dict[str, Memory | type[int] | type[float]]
+
+_MATRIX: Signature = {
     "rowptr": _int64("num_nodes + 1"),
     "col": _int32("num_edges + ahead"),
     "weight": _float32("num_edges"),
 }
 
-SIGNATURES: dict[str, dict[str, Memory | type[int] | type[float]]] = {
+_ADAM: Signature = {
+    "momentum": float,
+    "decay": float,
+    "growth": float,
+    "epsilon": float,
+    "step_size": _float32("steps + 1"),
+    "root": _float32("steps + 1"),
+    "exact": int,
+}
+
+_TABLE: Signature = {
+    "weight": _float32("num_nodes", "dim"),
+    "mean": _float32("num_nodes", "dim"),
+    "square": _float32("num_nodes", "dim"),
+    "done": _int32("num_nodes"),
+}
+
+SIGNATURES: dict[str, Signature] = {
     "gather": {
         **_MATRIX,
         "rows": _int64("num_rows", missing="num_nodes"),
@@ -108,21 +127,35 @@ SIGNATURES: dict[str, dict[str, Memory | type[int] | type[float]]] = {
         "out": _float32("count", "dim"),
     },
     "adam_rows": {
-        "momentum": float,
-        "decay": float,
-        "growth": float,
-        "epsilon": float,
-        "step_size": _float32("steps + 1"),
-        "root": _float32("steps + 1"),
+        **_ADAM,
         "rows": _int64("num_rows", missing="num_nodes"),
         "num_rows": int,
         "dim": int,
-        "weight": _float32("num_nodes", "dim"),
-        "mean": _float32("num_nodes", "dim"),
-        "square": _float32("num_nodes", "dim"),
-        "done": _int32("num_nodes"),
+        **_TABLE,
         "steps": int,
         "gradient": _float32("num_rows", "dim", missing="num_rows"),
+        "made_up": _float32("steps", "5"),
+    },
+    "bpr_step": {
+        **_ADAM,
+        "steps": int,
+        "place": _int64("parts", "size"),
+        "parts": int,
+        "size": int,
+        "rows": _int64("num_rows"),
+        "num_rows": int,
+        "reg": float,
+        "dim": int,
+        **_TABLE,
+        "living": _float32("num_nodes", "dim"),
+        "total": _float64("1"),
+        "made_up": _float32("steps", "5"),
+        "ego": _float32("num_rows", "dim"),
+        "loss": _float32("negatives", "size"),
+        "slope": _float32("negatives", "size"),
+        "penalty": _float64("num_rows"),
+        "start": _int32("num_rows + 1"),
+        "sorted": _int32("parts", "size"),
     },
     "rank_items": {
         "users": _float32("num_users", "dim"),

@@ -20,6 +20,14 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 # Steps that a row may miss before all rows are brought up to date.
 STEPS_BEHIND = 1024
 
+# Entries from which a table is large. A smaller one stays in the cache of a core, and its steps are
+# taken as they always were, to the last bit.
+LARGE_TABLE = 1 << 18
+
+# On a large table the steps missed up to here are made up for one by one, later ones all
+# at once: the corrections of Adam for its bias change too much before.
+EXACT_STEPS = 128
+
 
 class DenseUpdate:
     """Adam on whole tables, as torch has it.
@@ -94,7 +102,8 @@ class DenseUpdate:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continue from what :meth:`tensors` returned."""
+        """Continue from what :meth:`tensors` returned, here or of a :class:`RowUpdate`."""
+        tensors = caught_up(tensors)
         for name, parameter in self._parameters.items():
             prefix = f"optimizer.{name}."
             with torch.no_grad():
@@ -107,21 +116,25 @@ class DenseUpdate:
 
 
 class RowUpdate:
-    """Adam on the batch's rows alone, for a backbone without layers; equal to Adam bit for bit.
+    """Adam on the batch's rows alone, for a backbone without layers; equal to Adam to rounding.
 
     A row without a gradient still moves while its moments decay. The steps that it missed are made
-    up for when it is looked up next, one by one: with the ``epsilon`` of Adam their sum has no
-    closed form.
+    up for when it is looked up next; on a small table one by one, so that it equals Adam bit for
+    bit, on a large one all at once.
 
     Args:
         model: The backbone; its table is masked in place.
         mask: Which entries live.
         lr: Learning rate.
+
+    Attributes:
+        is_large: Whether the table is, so that :meth:`bpr_step` pays.
     """
 
     def __init__(self, model: LightGCN, mask: Mask, lr: float):
         self._weight = apply_mask(model, mask).detach()
         self._living = model.embedding.get_buffer("parametrizations.weight.0.mask")
+        self.is_large = self._weight.numel() >= LARGE_TABLE
         self._lr = lr
         self._mean, self._square = (torch.zeros_like(self._weight) for _ in range(2))
         self._done = torch.zeros(self._weight.size(0), dtype=torch.int32)
@@ -148,13 +161,9 @@ class RowUpdate:
         gradient = add_up(gradient, place, rows.numel())
         gradient.mul_(self._living.index_select(0, rows))
         with self._lock:
-            step = self._steps_of_all + self._steps + 1
-            self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
-            self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
+            self._begin_step()
             self._run(rows, gradient)
-            self._steps += 1
-            if self._steps == STEPS_BEHIND:
-                self.catch_up()
+            self._end_step()
 
     def catch_up(self) -> None:
         """As :meth:`DenseUpdate.catch_up`."""
@@ -164,14 +173,59 @@ class RowUpdate:
                 self._done.zero_()
                 self._steps_of_all, self._steps = self._steps_of_all + self._steps, 0
 
+    def bpr_step(self, nodes: Tensor, reg: float) -> Tensor:
+        """Look up, take the loss ``bpr`` with its L2 term, and apply it, all in one kernel.
+
+        Args:
+            nodes: Users, an item of each, then rows of negatives, int64, shape ``[2 + n, B]``.
+            reg: Weight of the L2 term.
+
+        Returns:
+            The loss before the step, a scalar of type double.
+        """
+        (parts, size), dim = nodes.shape, self._weight.size(1)
+        rows, place = distinct_nodes(nodes.flatten(), self._weight.size(0))
+        count, total = rows.numel(), torch.empty(1, dtype=torch.float64)
+        with self._lock:
+            self._begin_step()
+            kernels.call(
+                "bpr_step",
+                *(*self._rule(), self._steps),
+                *(place.view_as(nodes), parts, size, rows, count, float(reg), dim),
+                *(self._weight, self._mean, self._square, self._done, self._living, total),
+                *(torch.empty(self._steps, 5), torch.empty(count, dim)),
+                *torch.empty(2, parts - 2, size),
+                torch.empty(count, dtype=torch.float64),
+                torch.empty(count + 1, dtype=torch.int32),
+                torch.empty(parts, size, dtype=torch.int32),
+            )
+            self._end_step()
+        return total[0]
+
+    def _begin_step(self) -> None:
+        """Enter the corrections of the next step for bias."""
+        step = self._steps_of_all + self._steps + 1
+        self._scales[0, self._steps] = self._lr / (1 - BETAS[0] ** step)
+        self._scales[1, self._steps] = math.sqrt(1 - BETAS[1] ** step)
+
+    def _end_step(self) -> None:
+        self._steps += 1
+        if self._steps == STEPS_BEHIND:
+            self.catch_up()
+
+    def _rule(self) -> tuple[Tensor | float, ...]:
+        scales = self._scales[:, : self._steps + 1]
+        exact = max(0, EXACT_STEPS - self._steps_of_all) if self.is_large else STEPS_BEHIND
+        return (1 - BETAS[0], BETAS[1], 1 - BETAS[1], EPSILON, *scales, exact)
+
     def _run(self, rows: Tensor | None, gradient: Tensor | None = None) -> None:
         """Make up for the missed steps of some rows, or of all, and take one with a gradient."""
         kernels.call(
             "adam_rows",
-            *(1 - BETAS[0], BETAS[1], 1 - BETAS[1], EPSILON),
-            *self._scales[:, : self._steps + 1],
+            *self._rule(),
             *(rows, self._weight.size(0) if rows is None else rows.numel(), self._weight.size(1)),
             *(self._weight, self._mean, self._square, self._done, self._steps, gradient),
+            torch.empty(self._steps, 5),
         )
 
     def set_rate(self, lr: float) -> None:
@@ -179,13 +233,23 @@ class RowUpdate:
         self._lr = lr
 
     def tensors(self) -> dict[str, Tensor]:
-        """As :meth:`DenseUpdate.tensors`."""
-        self.catch_up()
+        """As :meth:`DenseUpdate.tensors`, and on a large table which steps its rows have missed.
+
+        Steps made up for in two parts round otherwise than at once, so that keeping a training
+        must not do it.
+        """
+        if not self.is_large:
+            self.catch_up()
+        missed = {
+            "optimizer.weight.done": self._done,
+            "optimizer.weight.scales": self._scales[:, : self._steps].contiguous(),
+        }
         return {
             "weight": self._weight,
             "optimizer.weight.step": torch.tensor(float(self._steps_of_all)),
             "optimizer.weight.exp_avg": self._mean,
             "optimizer.weight.exp_avg_sq": self._square,
+            **(missed if self._steps else {}),
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
@@ -194,6 +258,27 @@ class RowUpdate:
         self._mean.copy_(tensors["optimizer.weight.exp_avg"])
         self._square.copy_(tensors["optimizer.weight.exp_avg_sq"])
         self._steps_of_all = int(tensors["optimizer.weight.step"])
+        scales = tensors.get("optimizer.weight.scales", self._scales[:, :0])
+        self._steps = scales.size(1)
+        self._scales[:, : self._steps] = scales
+        self._done.copy_(tensors.get("optimizer.weight.done", torch.zeros_like(self._done)))
+
+
+def caught_up(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what :meth:`RowUpdate.tensors` gave with all rows up to date, by torch alone."""
+    if "optimizer.weight.done" not in tensors:
+        return tensors
+    prefix = "optimizer.weight."
+    left = {name: value.clone() for name, value in tensors.items()}
+    done, scales = left.pop(f"{prefix}done"), left.pop(f"{prefix}scales")
+    mean, square = left[f"{prefix}exp_avg"], left[f"{prefix}exp_avg_sq"]
+    for step, (size, root) in enumerate(scales.t().tolist()):
+        rows = (done <= step).nonzero().view(-1)
+        mean[rows] *= BETAS[0]
+        square[rows] *= BETAS[1]
+        left["weight"][rows] -= size * mean[rows] / (square[rows].sqrt() / root + EPSILON)
+    left[f"{prefix}step"] += scales.size(1)
+    return left
 
 
 Update = DenseUpdate | RowUpdate

@@ -16,7 +16,7 @@ from pyg_lth.pruning.masks import Mask
 from pyg_lth.training import cuda_graphs, losses
 from pyg_lth.training.cuda_graphs import Step
 from pyg_lth.training.losses import LOSSES
-from pyg_lth.training.optimizers import Update, build_update
+from pyg_lth.training.optimizers import RowUpdate, Update, build_update
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import EpochRecord, Progress
 
@@ -81,7 +81,14 @@ class Training:
             on_epoch(self._run_epoch(step, after_step))
 
     def quickest_step(self) -> Step:
-        """Return :meth:`step`, on CUDA recorded as a graph; no other step may come between."""
+        """Return :meth:`step` in its quickest form; on CUDA no other step may come between.
+
+        On CUDA that is a recorded graph; for BPR on a large table without layers one kernel, whose
+        sums round otherwise.
+        """
+        update, config = self._update, self.problem.config
+        if config.loss == "bpr" and isinstance(update, RowUpdate) and update.is_large:
+            return lambda batch: update.bpr_step(self.problem.nodes(batch), config.reg)
         if self.problem.device.type != "cuda":
             return self.step
         batch = torch.zeros(
