@@ -1,0 +1,90 @@
+"""The principles of docs/principles.md: that their tests exist, and those that have no other home."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "principles.md").read_text()
+NAMED = re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE)
+SOURCES = [path for name in ("pyg_lth", "datasets", "cli") for path in (ROOT / name).rglob("*.py")]
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports_of(path):
+    """The modules that a file imports, wherever in it."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            # A module may be imported by its name too.
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@pytest.mark.parametrize(("file", "test"), NAMED, ids="::".join)
+def test_a_test_that_the_page_names_is_there(file, test):
+    defined = {node.name for node in tree_of(ROOT / file).body if hasattr(node, "name")}
+    assert test in defined
+
+
+def test_every_principle_names_a_test():
+    principles = re.split(r"^\*\*", PAGE, flags=re.MULTILINE)[1:]
+    assert len(principles) > 9
+    without = [text.partition("**")[0] for text in principles if "::test_" not in text]
+    assert not without
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+@pytest.mark.parametrize(
+    ("folder", "forbidden"),
+    [
+        ("pyg_lth", ("pyg_lth.cli", "pyg_lth.datasets", "click")),
+        ("pyg_lth/pruning", ("pyg_lth.lottery", "pyg_lth.results", "pyg_lth.reporting")),
+        ("pyg_lth/evaluation", ("pyg_lth.lottery", "pyg_lth.results", "pyg_lth.reporting")),
+        ("pyg_lth/results", ("pyg_lth.lottery", "pyg_lth.reporting")),
+        ("pyg_lth/lottery", ("pyg_lth.reporting", "pyg_lth.tickets", "pyg_lth.sweeps")),
+    ],
+)
+def test_arrows_run_one_way(folder, forbidden):
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files
+    wrong = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in files
+        for name in imports_of(path)
+        if within(name, *forbidden)
+    }
+    assert not wrong
+
+
+def test_the_data_sets_know_nothing_of_the_science():
+    wrong = {
+        (path.name, name)
+        for path in (ROOT / "datasets").rglob("*.py")
+        for name in imports_of(path)
+        if within(name, "pyg_lth") and not within(name, "pyg_lth.datasets")
+    }
+    assert not wrong
+
+
+def test_nothing_unpickles():
+    for path in SOURCES:
+        assert not [name for name in imports_of(path) if within(name, "pickle", "joblib", "dill")]
+        calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+        assert "torch.load" not in {ast.unparse(call.func) for call in calls}, path
+
+
+def test_tests_mirror_the_package():
+    """Every wing has a folder of tests."""
+    wings = {path.name for path in (ROOT / "pyg_lth").iterdir() if (path / "__init__.py").exists()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()} - {"__pycache__"}
+    assert wings <= folders
