@@ -8,7 +8,7 @@ import click
 from pyg_lth.cli.settings import build, options_of, read
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
-from pyg_lth.tickets.exporters import EXPORTERS
+from pyg_lth.tickets.exporters import EXPORTERS, check_installed
 from pyg_lth.tickets.places import FORMS
 from pyg_lth.tickets.quantization import VALUES
 
@@ -39,7 +39,12 @@ from pyg_lth.tickets.quantization import VALUES
 @click.option("--density", type=float, help="Share of the entries that --store pruned keeps.")
 @click.option("--bytes", "budget", type=int, help="Bytes of the table that --store pruned keeps.")
 @click.option(
-    "--format", "kind", type=click.Choice(list(EXPORTERS)), default="ticket", show_default=True
+    "--format",
+    "kind",
+    type=click.Choice(list(EXPORTERS)),
+    default="ticket",
+    show_default=True,
+    help="; ".join(f"{name}: {exporter.summary}" for name, exporter in EXPORTERS.items()) + ".",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="What to write.  [default: in the run folder]"
@@ -66,6 +71,7 @@ def export(
     """
     if winner and number is not None:
         raise InputError("--winner and --round are two rounds: give one")
+    check_installed(kind)
     options = _dataset_of(run, given)
 
     # Imported only now: torch takes seconds, and bad usage should not wait for it.

@@ -1,5 +1,6 @@
 """Each format is read back by the library that its users would read it with."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from pyg_lth.errors import InputError
-from pyg_lth.tickets import Ticket
+from pyg_lth.tickets import IdTable, Ticket
 from pyg_lth.tickets.exporters import EXPORTERS, export
 
 KINDS = [
@@ -142,10 +143,6 @@ def test_usearch_finds_the_items_of_highest_score(ticket, tmp_path):
 
 
 def test_usearch_refuses_negative_ids(make_ticket, tmp_path):
-    import dataclasses
-
-    from pyg_lth.tickets import IdTable
-
     ticket = dataclasses.replace(make_ticket(), item_ids=IdTable.of(range(-9, 0)))
     with pytest.raises(InputError, match=r"-9.*take the format faiss"):
         export(ticket, tmp_path / "items", "usearch")

@@ -66,21 +66,28 @@ def export(ticket: Ticket, path: str | Path, format: str = "ticket") -> None:
         array([[1., 0.],
                [0., 2.]], dtype=float32)
     """
-    if format not in EXPORTERS:
-        raise InputError(f"{format!r} is no format: take one of {', '.join(EXPORTERS)}")
-    exporter = EXPORTERS[format]
-    require(f"the format {format}", format, *exporter.needs)
-    write: Callable[[Ticket, Path], None] = importlib.import_module(
-        f"{__name__}.{exporter.module}"
-    ).export
+    check_installed(format)
+    module = importlib.import_module(f"{__name__}.{EXPORTERS[format].module}")
+    write: Callable[[Ticket, Path], None] = module.export
     write(ticket, Path(path))
 
 
-def require(what: str, extra: str, *packages: str) -> None:
-    """Import what an extra of the package brings.
+def check_installed(format: str) -> None:
+    """Check that a format can be written here.
 
     Raises:
-        InputError: If it is not installed.
+        InputError: If there is none of that name, or a package that it takes is not installed.
+    """
+    if format not in EXPORTERS:
+        raise InputError(f"{format!r} is no format: take one of {', '.join(EXPORTERS)}")
+    require(f"the format {format}", format, *EXPORTERS[format].needs)
+
+
+def require(what: str, extra: str, *packages: str) -> None:
+    """Check that what an extra of the package brings is installed.
+
+    Raises:
+        InputError: If it is not.
     """
     for package in packages:
         try:
