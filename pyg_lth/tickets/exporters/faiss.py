@@ -19,4 +19,4 @@ def export(ticket: Ticket, path: Path) -> None:
     index = faiss.IndexIDMap2(faiss.IndexFlatIP(ticket.dim))
     index.add_with_ids(items, ticket.item_keys())
     with replacing(path) as temporary:
-        temporary.write_bytes(faiss.serialize_index(index))
+        temporary.write_bytes(faiss.serialize_index(index).data)

@@ -43,19 +43,19 @@ def build_model(ticket: Ticket) -> ModelProto:
     num_users, num_items = ticket.num_users, ticket.num_items
     rowptr, seen = ticket.seen(slice(0, num_users))
     table, nodes = _table(ticket)
-    constants = {
+    constants: dict[str, Array] = {
         **table,
         "rowptr": rowptr,
         # One more, so that there is something to take where nobody has seen anything.
         "seen": np.append(seen, num_items).astype(np.int32),
-        "no_item": np.int32(num_items),
+        "no_item": np.array(num_items, np.int32),
         "items": np.array([num_items]),
         "item_ids": np.array(ticket.item_ids.at(np.arange(num_items))),
-        "minus_infinity": np.float32(-np.inf),
+        "minus_infinity": np.array(-np.inf, np.float32),
         "one_column": np.array([0, 0, 0, 1]),
         "users": np.array([num_users]),
         "rows": np.array([num_users + num_items]),
-        **{name: np.int64(value) for name, value in (("zero", 0), ("one", 1))},
+        **{name: np.array(value) for name, value in (("zero", 0), ("one", 1))},
         **{name: np.array([value]) for name, value in (("axis_0", 0), ("axis_1", 1))},
     }
     size = sum(array.nbytes for array in constants.values())

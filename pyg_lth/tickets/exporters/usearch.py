@@ -28,4 +28,4 @@ def export(ticket: Ticket, path: Path) -> None:
     index = Index(ndim=ticket.dim, metric="ip", dtype="f32")
     index.add(keys.astype(np.uint64), ticket.embedding()[ticket.num_users :])
     with replacing(path) as temporary:
-        temporary.write_bytes(index.save())
+        temporary.write_bytes(index.save() or b"")
