@@ -51,13 +51,14 @@ def export(ticket: Ticket, path: str | Path, format: str = "ticket") -> None:
             does not fit into it, or the file cannot be written.
 
     Example:
+        >>> import numpy as np
         >>> import scipy.sparse
         >>> from pyg_lth.tickets import CompactTable, IdTable, ItemLists, Ticket
         >>> from pyg_lth.tickets.exporters import export
         >>> ticket = Ticket(
         ...     "mf",
         ...     CompactTable.from_dense([[1, 0], [0, 2]]),  # a user and an item
-        ...     train=ItemLists.from_pairs([[0], [0]], num_users=1, num_items=1),
+        ...     train=ItemLists.from_pairs(np.array([[0], [0]]), num_users=1, num_items=1),
         ...     user_ids=IdTable.of(["ann"]),
         ...     item_ids=IdTable.of(["a"]),
         ... )
