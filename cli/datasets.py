@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pyg_lth.cli.settings import build, options_of
+from pyg_lth.cli.settings import InOrder, build, options_of
 from pyg_lth.datasets import DatasetOptions, list_datasets
 from pyg_lth.datasets import describe as describe_dataset
 
@@ -18,7 +18,7 @@ WAYS = {
 }
 
 
-@click.group()
+@click.group(cls=InOrder)
 def datasets() -> None:
     """List, describe and prepare data sets."""
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import click
 
-from pyg_lth.cli.settings import build, options_of, read
+from pyg_lth.cli.settings import build, options_of
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
+from pyg_lth.settings_file import read_settings
 from pyg_lth.tickets.exporters import EXPORTERS, check_installed
 from pyg_lth.tickets.places import FORMS
 from pyg_lth.tickets.quantization import VALUES
@@ -113,7 +114,9 @@ def _dataset_of(run: Path, given: dict[str, Any]) -> DatasetOptions:
     if not kept.exists():
         raise InputError(f"{run} holds no run: there is no config.json in it")
     settings = {
-        name: value for name, value in read(kept).items() if name in DatasetOptions.model_fields
+        name: value
+        for name, value in read_settings(kept).items()
+        if name in DatasetOptions.model_fields
     }
     if "dataset" not in settings and given.get("dataset") is None:
         raise InputError(

@@ -217,7 +217,7 @@ class InteractionFile(BipartiteDataset):
         if not log.users.size:
             raise DatasetError(
                 f"{self.path}: nothing is left when each user and item needs {self.core} "
-                "interactions; lower core"
+                "interactions; lower `core`"
             )
         for what, nodes, ids in (
             ("user", log.users, log.user_ids),
@@ -284,7 +284,7 @@ class InteractionFile(BipartiteDataset):
                 kept = kept[ratings[kept] >= self.min_rating]
         if not kept.size:
             raise DatasetError(
-                f"{path}: no {rating_col} is {self.min_rating} or more; lower min_rating"
+                f"{path}: no {rating_col} is {self.min_rating} or more; lower `min_rating`"
             )
         return Log(users, items, times, user_ids, item_ids).take(kept)
 

@@ -121,7 +121,7 @@ def figures(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, "Figure"]:
         metrics = sorted({run.report.metric for run in found})
         if len(metrics) > 1:
             raise InputError(
-                f"these runs decide on {' and '.join(metrics)}: plot runs with the same --topk"
+                f"these runs decide on {' and '.join(metrics)}: plot runs with the same `topk`"
             )
         return dict(_draw(found))
 

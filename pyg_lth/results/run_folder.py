@@ -78,8 +78,8 @@ class RunFolder:
         if not resume:
             if kept.exists():
                 raise InputError(
-                    f"{self.path} already holds a run: continue it with --resume {self.path}, or "
-                    "choose another folder with --out"
+                    f"{self.path} already holds a run: continue it with `resume`, or choose another "
+                    "`run_dir`"
                 )
             environment = {"graph": fingerprint, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
@@ -130,8 +130,8 @@ class RunFolder:
         path = self.path / "report.json"
         if not path.exists():
             raise InputError(
-                f"{self.path} has no report yet, its dense round is not done: continue it with "
-                f"pyg-lth prune --resume {self.path}"
+                f"{self.path} has no report yet, its dense round is not done: wait for it, or "
+                "continue it with `resume`"
             )
         return _parse(Report, path.read_bytes(), path)
 
