@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from pyg_lth.errors import InputError
-from pyg_lth.results.report import Report, RoundResult, Ticket, title
+from pyg_lth.results.report import Report, RoundResult, Ticket
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import title
 from pyg_lth.training.progress import EpochRecord
 
 if TYPE_CHECKING:

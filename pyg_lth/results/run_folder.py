@@ -16,7 +16,8 @@ from torch import Tensor
 from pyg_lth.errors import InputError
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.environment import describe_environment
-from pyg_lth.results.report import Report, RoundResult, to_markdown
+from pyg_lth.results.report import Report, RoundResult
+from pyg_lth.results.text import to_markdown
 from pyg_lth.training.progress import EpochRecord, Progress
 from pyg_lth.training.trainer import Training
 

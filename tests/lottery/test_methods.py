@@ -14,7 +14,7 @@ from pyg_lth.lottery import evidence, rounds
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.pruning import selection
-from pyg_lth.results.report import conclusion
+from pyg_lth.results.text import conclusion
 
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 
