@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint scatter browser help-pages docs bench clean
+.PHONY: demo test torture lint scatter browser help-pages docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
@@ -12,6 +12,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/developing
 	$(BIN)/pytest
+
+torture: $(VENV)/developing
+	$(BIN)/pytest -m torture
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

@@ -1,13 +1,19 @@
 """``pyg-lth datasets``: what data sets there are, and getting them ready."""
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyg_lth.cli.settings import InOrder, build, options_of
+from pyg_lth.cli.settings import build, options_of
 from pyg_lth.datasets import DatasetOptions, list_datasets
 from pyg_lth.datasets import describe as describe_dataset
+from pyg_lth.datasets.errors import visible
+
+if TYPE_CHECKING:
+    from pyg_lth.datasets import BipartiteDataset
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 WAYS = {
@@ -18,7 +24,7 @@ WAYS = {
 }
 
 
-@click.group(cls=InOrder)
+@click.group()
 def datasets() -> None:
     """List, describe and prepare data sets."""
 
@@ -67,17 +73,51 @@ def info(as_json: bool, **given: Any) -> None:
 @options_of(DatasetOptions, skip=("dataset",))
 def prepare(**given: Any) -> None:
     """Download or generate the data set NAME where needed, and check and process it."""
+    options = build(DatasetOptions, None, given)
+    opened(options)
+    show_description(describe_dataset(options))
+
+
+@datasets.command()
+@click.argument("dataset", metavar="IN")
+@click.argument("out", type=click.Path(path_type=Path))
+@options_of(DatasetOptions, skip=("dataset",))
+def convert(out: Path, **given: Any) -> None:
+    """Write IN, a data set or a file of your own, in another form to OUT.
+
+    OUT ending in .parquet gets the rows of a log as they are. OUT ending in .txt gets the
+    interactions as LightGCN text. Any other OUT is a new folder for the split: train.txt, valid.txt
+    and test.txt. Beside LightGCN text go user_list.txt and item_list.txt with the original ids.
+    """
+    from pyg_lth.datasets.conversion import convert
+
+    written, notes = convert(build(DatasetOptions, None, given), out)
+    tell(notes)
+    for path in written:
+        click.echo(f"{path}  {path.stat().st_size:,} bytes")
+
+
+def opened(options: DatasetOptions) -> "BipartiteDataset":
+    """Open a data set, and tell what was merged, dropped or guessed at in it."""
     from pyg_lth.datasets import load_dataset
 
-    options = build(DatasetOptions, None, given)
-    load_dataset(options)
-    show_description(describe_dataset(options))
+    dataset = load_dataset(options)
+    tell(dataset.notes)
+    return dataset
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Print a line on stderr for each kind of thing that did not go in as it stood."""
+    for note in notes:
+        click.echo(visible(note), err=True)
 
 
 def show_description(about: dict[str, Any]) -> None:
     """Print what is known of a data set, a line each."""
     for name, value in about.items():
-        if name == "files":
+        if name == "notes":
+            tell(value)
+        elif name == "files":
             for file in value:
                 click.echo(f"file          {file['path']}  {file['bytes']:,} bytes")
                 click.echo(f"              sha256 {file['sha256']}")

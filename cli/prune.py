@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
+from pyg_lth.cli.datasets import opened
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of, read
 from pyg_lth.config import PRESETS, PresetName
 from pyg_lth.errors import InputError
-from pyg_lth.settings_file import read_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -29,7 +29,7 @@ def run_options(function: Function) -> Function:
             "--config",
             "file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="YAML or JSON file of settings; flags take precedence over it.",
+            help="JSON file of settings; flags take precedence over it.",
         ),
         click.option(
             "--preset",
@@ -85,13 +85,13 @@ def _run(
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
     from pyg_lth.cli.display import choose_progress
     from pyg_lth.cli.report import show
-    from pyg_lth.datasets import DatasetOptions, load_dataset
+    from pyg_lth.datasets import DatasetOptions
     from pyg_lth.results.text import subject
     from pyg_lth.search import find_tickets
 
     folder = resume or out or Path("runs", _run_name(command, settings))
     chosen = settings.model_dump(include=set(DatasetOptions.model_fields))
-    data = load_dataset(DatasetOptions(**chosen))[0]
+    data = opened(DatasetOptions(**chosen))[0]
     jobs = _jobs(settings)
     try:
         # Seeds that run side by side have a display of their own.
@@ -158,7 +158,7 @@ def _settings_of(
     kept = resume / "config.json"
     if not kept.exists():
         raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    if "rounds" in read_settings(kept):
+    if "rounds" in read(kept):
         return build(PruneSettings, kept, {})
     return build(TrainSettings, kept, {})
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .gated import Kwai, TikTok
     from .graph import InteractionGraph
     from .interaction_file import InteractionFile
+    from .interaction_table import InteractionTable
     from .published import AmazonBook, Gowalla, TikTokMMSSL, Yelp2018
     from .registry import DATASETS, DatasetOptions, describe, list_datasets, load_dataset
     from .synthetic import Synthetic
@@ -25,6 +26,7 @@ _MODULES = {
     "Gowalla": "published",
     "InteractionFile": "interaction_file",
     "InteractionGraph": "graph",
+    "InteractionTable": "interaction_table",
     "Kwai": "gated",
     "Synthetic": "synthetic",
     "TikTok": "gated",
@@ -44,6 +46,7 @@ __all__ = [
     "Gowalla",
     "InteractionFile",
     "InteractionGraph",
+    "InteractionTable",
     "Kwai",
     "Synthetic",
     "TikTok",

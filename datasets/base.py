@@ -164,15 +164,24 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
 
     def __init__(
         self,
-        root: str | Path,
+        root: str | Path | None,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
         force_reload: bool = False,
     ) -> None:
         try:
-            super().__init__(str(root), transform, pre_transform, force_reload=force_reload)
+            super().__init__(
+                None if root is None else str(root),
+                transform,
+                pre_transform,
+                force_reload=force_reload,
+            )
         except OSError as error:
             raise DatasetError(f"{error.filename or root}: {error.strerror or error}") from error
+        self._open()
+
+    def _open(self) -> None:
+        """Takes the graph that is ready now."""
         self.load(self.processed_paths[0])
 
     def read(self) -> Interactions:
@@ -265,16 +274,22 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
             raise DatasetError(
                 f"{path}: damaged ({error}); delete it and it is made again"
             ) from error
-        self.notes = tuple(str(note) for note in notes)
         data = data_cls()
         data["user"].num_nodes = num_users
         data["item"].num_nodes = num_items
-        sizes = dict.fromkeys(PARTS, 0)
         for part, key in PARTS.items():
             if part in tensors:
                 data[EDGE_TYPE][key] = tensors[part]
-                sizes[part] = tensors[part].size(1)
-        self.counts = Counts(num_users, num_items, **sizes)
+        self._hold(data, notes)
+
+    def _hold(self, data: HeteroData, notes: Sequence[str]) -> None:
+        """Makes a graph that of the data set."""
+        sizes = {
+            part: data[EDGE_TYPE][key].size(1) if key in data[EDGE_TYPE] else 0
+            for part, key in PARTS.items()
+        }
+        self.counts = Counts(data["user"].num_nodes, data["item"].num_nodes, **sizes)
+        self.notes = tuple(str(note) for note in notes)
         self.data = data if self.pre_transform is None else self.pre_transform(data)
 
     @property

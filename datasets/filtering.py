@@ -1,13 +1,17 @@
 """Choosing which rows of an interaction log count."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+Numbers = npt.NDArray[np.integer[Any]] | npt.NDArray[np.floating[Any]]
 
 
 def last_of_pairs(
     users: npt.NDArray[np.int64],
     items: npt.NDArray[np.int64],
-    times: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None = None,
+    times: Numbers | None = None,
 ) -> npt.NDArray[np.int64]:
     """Merges the repeated interactions of a user and an item into the last one.
 

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .base import BipartiteDataset, Interactions, Transform
+from .delimited import Header, read_delimited
 from .errors import DatasetError
 from .files import fingerprint
 from .filtering import k_core, last_of_pairs
+from .interaction_log import nobody_left
 from .published import read_split
 from .registry import DATASETS
 from .splitting import TEST, TRAIN, VALID, split_per_user
-from .tables import read_delimited
 
 
 class ChallengeLog(BipartiteDataset):
@@ -152,7 +153,7 @@ class ChallengeLog(BipartiteDataset):
             path,
             [self.user_column, self.item_column, *actions, *(["time"] if has_window else [])],
             delimiter,
-            self.columns,
+            Header(self.columns),
         )
         users, user_ids = table.ids(self.user_column)
         items, item_ids = table.ids(self.item_column)
@@ -172,9 +173,15 @@ class ChallengeLog(BipartiteDataset):
             if self.end_time is not None:
                 counts &= times < self.end_time
         users, items = users[counts], items[counts]
+        notes = [
+            f"{path}: {counts.size - counts.sum():,} of {counts.size:,} rows are no "
+            f"{self.positive} in the time window, dropped"
+        ]
         merged = last_of_pairs(users, items)
+        notes.append(f"{path}: {users.size - merged.size:,} repeated interactions merged")
         users, items = users[merged], items[merged]
         kept = k_core(users, items, self.core)
+        notes.append(f"{path}: {users.size - kept.size:,} interactions not in the core, dropped")
         users, items = users[kept], items[kept]
         if not users.size:
             raise DatasetError(
@@ -187,6 +194,8 @@ class ChallengeLog(BipartiteDataset):
         part = split_per_user(users, self.split_seed)
         pairs = np.stack([users, items])
         train, valid, test = (pairs[:, part == which] for which in (TRAIN, VALID, TEST))
+        if not test.size:
+            raise DatasetError(f"{path}: {nobody_left(users, 'random')}; give the whole log")
         return Interactions(
             train,
             valid,
@@ -195,6 +204,7 @@ class ChallengeLog(BipartiteDataset):
             used_items.size,
             user_ids[used_users],
             item_ids[used_items],
+            tuple(note for note in notes if ": 0 " not in note),
         )
 
 

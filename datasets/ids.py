@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import DatasetError
+from .errors import DatasetError, shown
 from .files import read_text, replaced
+
+# What lies beside published splits: the original id of every index.
+ID_LISTS = ("user_list.txt", "item_list.txt")
 
 
 def as_integers(ids: list[str]) -> npt.NDArray[Any]:
@@ -44,7 +47,7 @@ def read_ids(path: Path) -> npt.NDArray[Any]:
         return as_integers([row[1] for row in list(csv.reader(file))[1:]])
 
 
-def read_id_list(path: Path, number: int) -> npt.NDArray[Any]:
+def read_id_list(path: Path, number: int | None = None) -> npt.NDArray[Any]:
     """Reads the list that published splits have beside them: `user_list.txt`, `item_list.txt`.
 
     Its header names the columns, an original id and a `remap_id` first; a line follows for each
@@ -52,15 +55,17 @@ def read_id_list(path: Path, number: int) -> npt.NDArray[Any]:
 
     Args:
         path: The list.
-        number: How many indices there are.
+        number: How many indices there are; by default as many as lines.
 
     Raises:
         DatasetError: If the file is bad or an index is missing, repeated or too large.
     """
-    header, *lines = read_text(path).decode().splitlines()
+    header, *lines = read_text(path).decode().replace("\r\n", "\n").split("\n")
     names = header.split()
     if names[1:2] != ["remap_id"]:
         raise DatasetError(f"{path}, line 1: no header 'org_id remap_id'; repair it")
+    if number is None:
+        number = sum(bool(text.strip()) for text in lines)
     ids: list[str | None] = [None] * number
     for line, text in enumerate(lines, start=2):
         if not text.strip():
@@ -73,7 +78,7 @@ def read_id_list(path: Path, number: int) -> npt.NDArray[Any]:
         )
         if not 0 <= index < number or ids[index] is not None:
             raise DatasetError(
-                f"{path}, line {line}: {text[:40]!r} is no id with an index of its own below "
+                f"{path}, line {line}: {shown(text)} is no id with an index of its own below "
                 f"{number}; repair the line, or take the list away"
             )
         ids[index] = fields[0]
@@ -83,3 +88,22 @@ def read_id_list(path: Path, number: int) -> npt.NDArray[Any]:
             f"{path}: index {missing[0]} has no id; add its line, or take the list away"
         )
     return as_integers([value for value in ids if value is not None])
+
+
+def write_id_list(path: Path, ids: npt.NDArray[Any]) -> None:
+    """Writes what :func:`read_id_list` reads.
+
+    Args:
+        path: The list.
+        ids: The id of every index.
+
+    Raises:
+        DatasetError: If an id has a line end in it.
+    """
+    values = [str(value) for value in ids.tolist()]
+    bad = next((value for value in values if "\n" in value or "\r" in value), None)
+    if bad is not None:
+        raise DatasetError(f"{path}: id {shown(bad)} holds a line end; convert to Parquet instead")
+    with replaced(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write("org_id remap_id\n")
+        file.writelines(f"{value} {index}\n" for index, value in enumerate(values))

@@ -1,53 +1,31 @@
 """A user's own interaction log as a data set."""
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from .adjacency import read_adjacency
-from .base import BipartiteDataset, Interactions, Pairs, Transform
+from .base import BipartiteDataset, Interactions, Transform
+from .columns import IdKind
 from .errors import DatasetError
 from .files import fingerprint
-from .filtering import k_core, last_of_pairs
-from .splitting import TEST, TRAIN, VALID, leave_last_out, split_per_user
-from .tables import read_table
-
-
-class Log(NamedTuple):
-    """The distinct interactions of one file, in its order.
-
-    Args:
-        users: The user of each interaction, as a position in `user_ids`; int64 of shape [E].
-        items: The item of each interaction, as a position in `item_ids`; int64 of shape [E].
-        times: The time of each interaction, shape [E], or `None`.
-        user_ids: The distinct user ids, ascending.
-        item_ids: The distinct item ids, ascending.
-    """
-
-    users: npt.NDArray[np.int64]
-    items: npt.NDArray[np.int64]
-    times: npt.NDArray[np.int64] | npt.NDArray[np.float64] | None
-    user_ids: npt.NDArray[Any]
-    item_ids: npt.NDArray[Any]
-
-    def take(self, positions: npt.NDArray[np.int64]) -> "Log":
-        """Returns the log of the interactions at `positions`."""
-        return self._replace(
-            users=self.users[positions],
-            items=self.items[positions],
-            times=None if self.times is None else self.times[positions],
-        )
+from .ids import ID_LISTS, read_id_list
+from .interaction_log import Log, Repeats, Rules
+from .layouts import DEFAULT_COLUMNS, Layout, read_columns
+from .parquet import parts_of
 
 
 class InteractionFile(BipartiteDataset):
-    r"""Any interaction log: CSV, TSV, JSONL, Parquet or LightGCN text.
+    r"""Any interaction log: CSV, TSV, JSON lines, Parquet, MovieLens, RecBole, LightGCN text.
 
-    `.csv`, `.tsv`, `.jsonl` (each also with `.gz`) and `.parquet` are tables with a row per
-    interaction. `.txt` is LightGCN text, a user id and item ids a line. A folder, or a
-    `train.txt` beside a `test.txt`, is a split in LightGCN text: `train.txt`, `test.txt` and,
-    where it is there, `valid.txt`.
+    Tables have a row per interaction: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` (an object a
+    line), `.dat`, `.data`, `.base` and `.test` (MovieLens), `.inter` (RecBole), each also with
+    `.gz` or `.zst`, `.parquet`, and a folder of Parquet parts. `.txt` is LightGCN text, a user id
+    and item ids a line, unless `separator` or `no_header` makes it a table. A folder
+    with a `train.txt`, or a `train.txt` beside a `test.txt`, is a split in such files:
+    `train.txt`, `test.txt` and, where it is there, `valid.txt`; original ids are taken from
+    `user_list.txt` and `item_list.txt`, where they lie beside LightGCN text.
 
     What happens, in this order:
 
@@ -55,11 +33,11 @@ class InteractionFile(BipartiteDataset):
     2. Those rated below `min_rating` are dropped.
     3. The k-core is taken: of the training file if the split is given, else of all.
     4. The interactions are split.
-    5. Validation and test lose the users and items that training doesn't have.
-    6. The users and items of training are numbered in ascending order of their ids.
+    5. Of a split made here, validation and test lose the users and items that training doesn't
+       have. A given split keeps them, unless `drop_cold` or `core` is set.
+    6. Users and items are numbered in ascending order of their ids.
 
-    Ids are text or integers. A text column of integers only counts as integers; one of integers
-    and a few other values is refused.
+    What that merges, drops or guesses is counted in :attr:`notes`.
 
     The file is read in place. Everything made from it goes to
     `<root>/<file name>-<hash>/processed`, where the hash covers the file's path, size and time of
@@ -69,10 +47,20 @@ class InteractionFile(BipartiteDataset):
     Args:
         root: The folder that holds the data set's folder.
         path: The file or folder.
-        user_col: The column of the user ids (default `user_id`).
-        item_col: The column of the item ids (default `item_id`).
-        time_col: The column of the times: numbers, or timestamps in Parquet.
-        rating_col: The column of the ratings: numbers.
+        user_col: The column of the user ids (default `user_id`; 1 without a header line).
+        item_col: The column of the item ids (default `item_id`; 2 without a header line).
+        time_col: The column of the times: numbers of one unit, ISO 8601 text, dates, timestamps.
+        rating_col: The column of the ratings: numbers or truth values.
+        separator: What stands between two fields, such as `;` or `::`, `tab` or `space`; `auto`
+            finds it out. By default the suffix tells.
+        no_header: Whether the first line is data; columns then go by number, from 1 on.
+        ids: Whether ids are `text` or `integer`. `auto` (default): quoted fields and strings of
+            JSON and Parquet are text; other text is integers if all of it is, and refused if it
+            is for the most part.
+        drop_missing: Whether to drop rows without a value instead of refusing them.
+        repeats: Whether to `merge` or to `refuse` what stands twice. By default repeated rows of a
+            log are merged; an item twice in LightGCN text and a pair in two parts are refused.
+        drop_cold: Whether a given split loses the users and items without a training interaction.
         min_rating: The lowest rating that counts as an interaction.
         core: The least number of interactions of each user and item.
         split: `random` (default) gives 10% of each user's interactions to validation and 20% to
@@ -122,88 +110,104 @@ class InteractionFile(BipartiteDataset):
         valid_file: str | Path | None = None,
         test_file: str | Path | None = None,
         split_seed: int | None = None,
+        separator: str | None = None,
+        no_header: bool | None = None,
+        ids: IdKind | None = None,
+        drop_missing: bool | None = None,
+        repeats: Repeats | None = None,
+        drop_cold: bool | None = None,
         transform: Transform | None = None,
         pre_transform: Transform | None = None,
         force_reload: bool = False,
     ) -> None:
-        self.path = Path(path)
         self.name = str(path)
-        self.valid_file = None if valid_file is None else Path(valid_file)
-        self.test_file = None if test_file is None else Path(test_file)
-        is_folder = self.path.is_dir()
-        folder = self.path if is_folder else self.path.parent
+        self.path, self.valid_file, self.test_file = Path(path), valid_file, test_file
         stem = self.path.name.split(".")[0]
-        if is_folder or (
-            self.path.name == "train.txt" and not test_file and (folder / "test.txt").exists()
-        ):
-            self.path = folder / "train.txt"
-            self.test_file = folder / "test.txt"
-            self.valid_file = folder / "valid.txt" if (folder / "valid.txt").exists() else None
+        if (folder := self._split_folder()) is not None:
             stem = folder.resolve().name
-        columns = [
-            user_col or "user_id",
-            item_col or "item_id",
-            *(column for column in (time_col, rating_col) if column),
-        ]
-        for wrong, reason in (
-            (
-                _is_text(self.path) and bool(user_col or item_col or time_col or rating_col),
-                "LightGCN text has no columns; leave the column options out",
-            ),
-            (
-                len(set(columns)) < len(columns),
-                "one column cannot play two parts; name different ones",
-            ),
-            (min_rating is not None and not rating_col, "min_rating needs rating_col"),
-            (split == "last" and not time_col, "split last needs time_col"),
-            (valid_file is not None and test_file is None, "valid_file needs test_file"),
-            (
-                is_folder and test_file is not None,
-                "a folder brings its own test file; leave test_file out or name the training file",
-            ),
-            (
-                self.test_file is not None and (split is not None or split_seed is not None),
-                "the test file is given, so nothing is split; leave split and split_seed out",
-            ),
-        ):
-            if wrong:
-                raise DatasetError(f"{path}: {reason}")
-        self.columns = {
-            "user": user_col or "user_id",
-            "item": item_col or "item_id",
-            "time": time_col or "",
-            "rating": rating_col or "",
-        }
-        self.min_rating = min_rating
-        self.core = core or 0
-        self.split = split or "random"
-        self.split_seed = split_seed or 0
+        self.layout = Layout(separator, bool(no_header))
+        self.is_lightgcn = self.layout.is_lightgcn(self.path)
+        if self.is_lightgcn and (user_col or item_col or time_col or rating_col or ids):
+            raise DatasetError(
+                f"{path}: LightGCN text has no columns; leave the column options and ids out, or "
+                "set separator if it is a table"
+            )
+        self.rules = Rules.checked(
+            str(path),
+            DEFAULT_COLUMNS[self.layout.no_header],
+            user_col=user_col,
+            item_col=item_col,
+            time_col=time_col,
+            rating_col=rating_col,
+            ids=ids,
+            drop_missing=drop_missing,
+            min_rating=min_rating,
+            core=core,
+            split=split,
+            split_seed=split_seed,
+            repeats=repeats,
+            drop_cold=drop_cold,
+            is_given=self.test_file is not None,
+        )
+        if valid_file is not None and test_file is None:
+            raise DatasetError(f"{path}: valid_file needs test_file")
         super().__init__(
             Path(root, f"{stem}-{self._variant}"), transform, pre_transform, force_reload
         )
 
+    def _split_folder(self) -> Path | None:
+        """Finds the files of a split in a folder, if that is what the path names."""
+        path = self.path
+        if path.is_dir():
+            if not (path / "train.txt").exists() and parts_of(path):
+                return None
+            if self.test_file is not None:
+                raise DatasetError(
+                    f"{path}: a folder brings its own test file; leave test_file out or name the "
+                    "training file"
+                )
+            if not (path / "train.txt").exists():
+                raise DatasetError(
+                    f"{path}: the folder holds neither a train.txt nor Parquet files; name a file"
+                )
+        elif path.name != "train.txt" or self.test_file or not path.with_name("test.txt").exists():
+            return None
+        folder = path if path.is_dir() else path.parent
+        self.path, self.test_file = folder / "train.txt", folder / "test.txt"
+        valid = folder / "valid.txt"
+        self.valid_file = valid if valid.exists() else None
+        return folder
+
+    @property
+    def _files(self) -> list[Path]:
+        """The files of the parts: training, validation, test."""
+        files = (self.path, self.valid_file, self.test_file)
+        return [Path(file) for file in files if file is not None]
+
+    @property
+    def _id_lists(self) -> list[Path]:
+        lists = [self.path.with_name(name) for name in ID_LISTS]
+        has_lists = self.is_lightgcn and all(path.exists() for path in lists)
+        return lists if has_lists else []
+
     @property
     def raw_file_names(self) -> list[str]:
         """The files, which stay where they are."""
-        return [
-            str(path.absolute())
-            for path in (self.path, self.valid_file, self.test_file)
-            if path is not None
-        ]
+        return [str(path.absolute()) for path in self._files]
 
     @property
     def options(self) -> dict[str, Any]:
         """The state of the files, and everything that can be chosen."""
+        files = [
+            part
+            for path in (*self._files, *self._id_lists)
+            for part in (parts_of(path) if path.is_dir() else [path])
+        ]
         return {
-            "files": [
-                None if path is None else fingerprint(path)
-                for path in (self.path, self.valid_file, self.test_file)
-            ],
-            "columns": self.columns,
-            "min_rating": self.min_rating,
-            "core": self.core,
-            "split": self.split,
-            "split_seed": self.split_seed,
+            "files": [fingerprint(path) for path in files],
+            "has_valid": self.valid_file is not None,
+            "layout": self.layout._asdict(),
+            **self.rules._asdict(),
         }
 
     def read(self) -> Interactions:
@@ -212,98 +216,38 @@ class InteractionFile(BipartiteDataset):
         Raises:
             DatasetError: If one is bad or too little is left.
         """
-        log = self._read_log(self.path)
-        log = log.take(k_core(log.users, log.items, self.core))
-        if not log.users.size:
-            raise DatasetError(
-                f"{self.path}: nothing is left when each user and item needs {self.core} "
-                "interactions; lower `core`"
-            )
-        for what, nodes, ids in (
-            ("user", log.users, log.user_ids),
-            ("item", log.items, log.item_ids),
-        ):
-            if (nodes == nodes[0]).all():
-                raise DatasetError(
-                    f"{self.path}: only one {what} ({ids[nodes[0]]}) has interactions that count; "
-                    "at least 2 are needed"
-                )
-        valid: Log | None
-        if self.test_file is not None:
-            train, test = log, self._read_log(self.test_file)
-            valid = None if self.valid_file is None else self._read_log(self.valid_file)
+        train, *others = map(self.read_log, self._files)
+        if self.test_file is None:
+            found = self.rules.divide(train)
         else:
-            if self.split == "last":
-                assert log.times is not None
-                part = leave_last_out(log.users, log.times)
-            else:
-                part = split_per_user(log.users, self.split_seed)
-            train, valid, test = (
-                log.take(np.flatnonzero(part == which)) for which in (TRAIN, VALID, TEST)
-            )
+            found = self.rules.assemble(train, others[0] if others[1:] else None, others[-1])
+        if not self._id_lists:
+            return found
+        lists = [read_id_list(path) for path in self._id_lists]
+        for path, ids, used in zip(
+            self._id_lists, lists, (found.user_ids, found.item_ids), strict=True
+        ):
+            assert used is not None
+            if used.size and used[-1] >= ids.size:
+                raise DatasetError(
+                    f"{path}: has no line for {used[-1]}, which occurs beside it; add it, or take "
+                    "the list away"
+                )
+        return found._replace(user_ids=lists[0][found.user_ids], item_ids=lists[1][found.item_ids])
 
-        user_ids = train.user_ids[np.unique(train.users)]
-        item_ids = train.item_ids[np.unique(train.items)]
+    def read_log(self, path: Path) -> Log:
+        """Reads one file: repeated interactions are merged, those of low rating dropped.
 
-        def known_pairs(part: Log, path: Path | None) -> Pairs:
-            pairs = np.stack(
-                [
-                    _positions(part.user_ids, user_ids, path or self.path)[part.users],
-                    _positions(part.item_ids, item_ids, path or self.path)[part.items],
-                ]
-            )
-            return pairs[:, (pairs >= 0).all(axis=0)]
+        Args:
+            path: The file.
 
-        return Interactions(
-            known_pairs(train, self.path),
-            None if valid is None else known_pairs(valid, self.valid_file),
-            known_pairs(test, self.test_file),
-            user_ids.size,
-            item_ids.size,
-            user_ids,
-            item_ids,
+        Raises:
+            DatasetError: If it is bad, or nothing is left.
+        """
+        if not self.is_lightgcn:
+            return self.rules.read(read_columns(path, self.rules.columns, self.layout))
+        text = read_adjacency(path)
+        (user_ids, users), (item_ids, items) = (
+            np.unique(nodes, return_inverse=True) for nodes in text.pairs
         )
-
-    def _read_log(self, path: Path) -> Log:
-        """Reads one file, merges repeated interactions and drops those of low rating."""
-        if _is_text(path):
-            pairs = read_adjacency(path)
-            (user_ids, users), (item_ids, items) = (
-                np.unique(nodes, return_inverse=True) for nodes in pairs
-            )
-            return Log(users, items, None, user_ids, item_ids)
-        time_col, rating_col = self.columns["time"], self.columns["rating"]
-        table = read_table(path, [column for column in self.columns.values() if column])
-        users, user_ids = table.ids(self.columns["user"])
-        items, item_ids = table.ids(self.columns["item"])
-        times = table.numbers(time_col) if time_col else None
-        kept = last_of_pairs(users, items, times)
-        if rating_col:
-            ratings = table.numbers(rating_col)
-            if self.min_rating is not None:
-                kept = kept[ratings[kept] >= self.min_rating]
-        if not kept.size:
-            raise DatasetError(
-                f"{path}: no {rating_col} is {self.min_rating} or more; lower `min_rating`"
-            )
-        return Log(users, items, times, user_ids, item_ids).take(kept)
-
-
-def _is_text(path: Path) -> bool:
-    return Path(path.name.removesuffix(".gz")).suffix == ".txt"
-
-
-def _positions(
-    ids: npt.NDArray[Any], vocabulary: npt.NDArray[Any], path: Path
-) -> npt.NDArray[np.int64]:
-    """Returns the place of each id of the file in the vocabulary, -1 for those it lacks."""
-    values = ids.tolist()
-    if vocabulary.dtype == object:
-        values = [str(value) for value in values]
-    elif ids.dtype == object:
-        raise DatasetError(
-            f"{path}: its ids are text (first: {values[0]!r}) where those of the training file are "
-            "integers; use the same ids"
-        )
-    place = {value: position for position, value in enumerate(vocabulary.tolist())}
-    return np.array([place.get(value, -1) for value in values], dtype=np.int64)
+        return Log(str(path), users, items, None, user_ids, item_ids, text.notes, text.repeats)

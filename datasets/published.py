@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from .adjacency import read_adjacency
 from .base import BipartiteDataset, Counts, Interactions
 from .download import download
 from .errors import DatasetError
 from .files import fingerprint, has_checksum
-from .ids import read_id_list
+from .ids import ID_LISTS, read_id_list
 from .registry import DATASETS
 
 _LIGHTGCN_DATA = (
@@ -23,7 +24,6 @@ _LIGHTGCN = (
 )
 
 MOST_ROWS_PER_ID = 10
-ID_LISTS = ("user_list.txt", "item_list.txt")
 
 
 def read_split(folder: Path) -> Interactions:
@@ -38,9 +38,9 @@ def read_split(folder: Path) -> Interactions:
     Raises:
         DatasetError: If a file is missing or bad.
     """
-    train, test = (read_adjacency(folder / name) for name in ("train.txt", "test.txt"))
     valid_path = folder / "valid.txt"
-    valid = read_adjacency(valid_path) if valid_path.exists() else None
+    train, test = (_part(folder / name) for name in ("train.txt", "test.txt"))
+    valid = _part(valid_path) if valid_path.exists() else None
     nodes = np.concatenate([part for part in (train, valid, test) if part is not None], axis=1)
     num_users, num_items = (nodes.max(axis=1) + 1).tolist()
     for what, number, used in zip(("user", "item"), (num_users, num_items), nodes, strict=True):
@@ -52,6 +52,13 @@ def read_split(folder: Path) -> Interactions:
                 "are; number them from 0 on, or read the folder by its path"
             )
     return Interactions(train, valid, test, num_users, num_items)
+
+
+def _part(path: Path) -> npt.NDArray[np.int64]:
+    text = read_adjacency(path)
+    if text.repeats:
+        raise DatasetError(f"{path}, {'; '.join(text.repeats)}; repair the file")
+    return text.pairs
 
 
 class PublishedSplit(BipartiteDataset):

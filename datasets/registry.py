@@ -101,8 +101,26 @@ class DatasetOptions(BaseModel):
     root: str = Field("data", description="Folder that holds the data sets' folders.")
     user_col: str | None = Field(None, description="Column of the user ids.")
     item_col: str | None = Field(None, description="Column of the item ids.")
-    time_col: str | None = Field(None, description="Column of the times, as numbers.")
+    time_col: str | None = Field(None, description="Column of the times: numbers or ISO 8601.")
     rating_col: str | None = Field(None, description="Column of the ratings, as numbers.")
+    separator: str | None = Field(
+        None, description="What divides fields: such as ';', '::', tab, space; auto finds it out."
+    )
+    no_header: bool | None = Field(
+        None, description="The first line is data: name columns by number, from 1."
+    )
+    ids: Literal["auto", "text", "integer"] | None = Field(
+        None, description="Whether ids are text or integers; auto goes by what they look like."
+    )
+    drop_missing: bool | None = Field(
+        None, description="Drop rows without a value instead of refusing them."
+    )
+    repeats: Literal["merge", "refuse"] | None = Field(
+        None, description="What to do with interactions that stand twice."
+    )
+    drop_cold: bool | None = Field(
+        None, description="Leave out users and items that a given split does not train on."
+    )
     min_rating: float | None = Field(
         None, allow_inf_nan=False, description="Lowest rating that counts as an interaction."
     )
@@ -153,8 +171,8 @@ def load_dataset(options: DatasetOptions) -> "BipartiteDataset":
     for name in given:
         if name not in applicable:
             raise DatasetError(
-                f"option `{name}` does not apply to {options.dataset}, which takes "
-                f"{', '.join(map('`{}`'.format, applicable)) or 'no options'}; leave it out"
+                f"option {name} does not apply to {options.dataset}, which takes "
+                f"{', '.join(applicable) or 'no options'}; leave it out"
             )
     if options.dataset in DATASETS:
         given["root"] = Path(options.root, options.dataset)
@@ -223,8 +241,9 @@ def describe(options: DatasetOptions) -> dict[str, Any]:
         `valid`, `test`, `interactions`, `density` (of all parts together), `user_degrees` and
         `item_degrees` (quantiles of the number of training interactions, keyed `min`, `25%`,
         `50%`, `75%`, `90%`, `99%`, `max`) and `files` (`path`, `bytes`, `sha256` of the raw and
-        the processed ones). Of a data set that isn't ready the numbers are the documented ones,
-        those not documented and the degrees are `None`, and there are no files.
+        the processed ones) and `notes` (what was merged, dropped or guessed at). Of a data set that
+        isn't ready the numbers are the documented ones, those not documented and the degrees are
+        `None`, and there are no files.
 
     Raises:
         DatasetError: As :func:`load_dataset`.
@@ -259,6 +278,7 @@ def describe(options: DatasetOptions) -> dict[str, Any]:
             "user_degrees": None,
             "item_degrees": None,
             "files": [],
+            "notes": [],
         }
 
     from .files import sha256
@@ -279,7 +299,9 @@ def describe(options: DatasetOptions) -> dict[str, Any]:
         "files": [
             {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in paths
+            if path.is_file()
         ],
+        "notes": list(dataset.notes),
     }
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from .filtering import Numbers
+
 TRAIN, VALID, TEST = 0, 1, 2
 RATIO = (7, 1, 2)
 
@@ -30,9 +32,7 @@ def split_per_user(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.in
     return part
 
 
-def leave_last_out(
-    users: npt.NDArray[np.int64], times: npt.NDArray[np.int64] | npt.NDArray[np.float64]
-) -> npt.NDArray[np.int8]:
+def leave_last_out(users: npt.NDArray[np.int64], times: Numbers) -> npt.NDArray[np.int8]:
     """Gives each user's last interaction to test and the one before it to validation.
 
     A user of two interactions gives none to validation, a user of one keeps it for training. Of

@@ -25,12 +25,13 @@ def test_equals_naive_reader(tmp_path):
             rng.choice([" ", "\t", "  "]).join(
                 map(str, [user, *rng.sample(range(99), rng.randint(1, 9))])
             )
-            + rng.choice(["", " ", "\r", "\n"])
+            + rng.choice(["", " ", "\n"])
             for user in users
         ]
-        text = "\n".join(lines) + rng.choice(["", "\n", "\n\n"])
+        end = rng.choice(["\n", "\r\n", "\r"])
+        text = end.join(lines) + rng.choice(["", end, end * 2])
         path.write_bytes(text.encode())
-        pairs = read_adjacency(path)
+        pairs = read_adjacency(path).pairs
         assert pairs.dtype == np.int64 and pairs.shape[0] == 2
         assert list(map(tuple, pairs.T.tolist())) == naive(text)
 
@@ -38,7 +39,7 @@ def test_equals_naive_reader(tmp_path):
 def test_users_without_items_gzip_and_byte_order_mark(tmp_path):
     path = tmp_path / "train.txt.gz"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbf3 1\n0\n5 2147483647 7"))
-    assert read_adjacency(path).tolist() == [[3, 5, 5], [1, 7, 2147483647]]
+    assert read_adjacency(path).pairs.tolist() == [[3, 5, 5], [1, 7, 2147483647]]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +50,9 @@ def test_users_without_items_gzip_and_byte_order_mark(tmp_path):
         (b"0 1\n\n1 2 -3\n", "line 3: id '-3' is negative"),
         (b"0 1\n1 2147483648\n", "line 2: id '2147483648' is larger than 2147483647"),
         (b"0 1\n1 99999999999999999999 5\n", "line 2: id '99999999999999999999' is larger"),
-        (b"0 1 2 1\n", "line 1: item 1 appears twice for user 0; remove one"),
-        (b"0 1\n1 4\n0 2\n", "line 3: user 0 has a line already; join the two lines"),
+        (b"0 1\r1 2\f3\r", "line 2: id '2\\x0c3' is not an integer"),
+        (b"0 1\n1 \v2\n", "line 2: id '\\x0b2' is not an integer"),
+        (b"0 1\n1 " + b"9" * 10**5 + b"\n", "line 2: id '" + "9" * 60 + "'… is larger"),
         (b"0\n1\n", "no user has an item"),
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
@@ -73,3 +75,29 @@ def test_missing_and_damaged_files(tmp_path):
     (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"0 1\n" * 100)[:-10])
     with pytest.raises(DatasetError, match=r"a\.txt\.gz: damaged gzip file .*fetch it again"):
         read_adjacency(tmp_path / "a.txt.gz")
+
+
+def test_what_repeats_is_merged_and_counted_at_once(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("0 1 2 1 1\n1 4 5\n0 2 9\n1 7 8 9\n\n0\n")
+    text = read_adjacency(path)
+    assert text.pairs.tolist() == [[0, 0, 0, 1, 1, 1, 1, 1], [1, 2, 9, 4, 5, 7, 8, 9]]
+    assert text.repeats == (
+        "line 3: user 0 has a line already (and 2 more such lines)",
+        "line 1: item 1 appears twice for user 0 (and 2 more such pairs)",
+    )
+
+
+@pytest.mark.parametrize("weight", ["", " 1"])
+def test_lists_of_pairs(tmp_path, weight):
+    path = tmp_path / "train.txt"
+    path.write_text("".join(f"{u} {i}{weight}\n" for u, i in [(0, 3), (1, 1), (0, 4), (0, 3)]))
+    text = read_adjacency(path)
+    assert text.pairs.tolist() == [[0, 0, 1], [3, 4, 1]]
+    assert text.repeats == ()
+    assert text.notes == (
+        f"{path}: taken for a list of pairs, one a line",
+        f"{path}: 1 repeated interactions merged",
+    )
+    path.write_text("0 3 1\n1 1 1\n2 0 1\n")  # no user comes again: a list of items
+    assert read_adjacency(path).pairs.tolist() == [[0, 0, 1, 2, 2], [1, 3, 1, 0, 1]]

@@ -135,21 +135,46 @@ def test_last_by_time_with_ratings_and_core(tmp_path):
     assert {pair for pair in expected[1] if pair[1] in items} == found[1]
 
 
-def test_given_files_drop_cold_users_and_items(tmp_path):
-    train = write(tmp_path / "a.csv", [{"u": f"x{n % 3}", "i": n % 4} for n in range(12)])
+def test_given_files_keep_cold_users_and_items(tmp_path):
+    train = write(tmp_path / "a.csv", [{"u": f"x{n}", "i": n} for n in (0, 1, 2)])
     valid = write(tmp_path / "b.csv", [{"u": "x3", "i": 1}, {"u": "x9", "i": 9}])
-    test = write(tmp_path / "c.csv", [{"u": "x0", "i": 9}, {"u": "x1", "i": 8}])
+    test = write(tmp_path / "c.csv", [{"u": "x0", "i": 9}, {"u": "x1", "i": 0}])
     options = {"user_col": "u", "item_col": "i", "valid_file": valid, "test_file": test}
-    assert "no interactions are left for test" in fails(tmp_path, train, **options)
-    small = write(tmp_path / "d.csv", [{"u": f"x{n}", "i": n} for n in (0, 1, 2)])
-    test = write(
-        tmp_path / "c.csv", [{"u": "x0", "i": 2}, {"u": "x7", "i": 0}, {"u": "x1", "i": 5}]
+    kept = InteractionFile(tmp_path, train, **options)
+    assert parts(kept) == [
+        {("x0", 0), ("x1", 1), ("x2", 2)},
+        {("x3", 1), ("x9", 9)},
+        {("x0", 9), ("x1", 0)},
+    ]
+    assert kept.user_ids.tolist() == ["x0", "x1", "x2", "x3", "x9"]
+    assert kept.notes == (
+        f"{train}: 2 users and 1 items without a training interaction kept "
+        "(drop_cold leaves them out)",
     )
-    dataset = InteractionFile(tmp_path, small, "u", "i", test_file=test)
-    assert parts(dataset) == [{("x0", 0), ("x1", 1), ("x2", 2)}, set(), {("x0", 2)}]
-    test = write(tmp_path / "c.csv", [{"u": "x1", "i": 1}])
-    message = fails(tmp_path, small, user_col="u", item_col="i", test_file=test)
-    assert "d.csv: test shares 1 pairs with train (first: user x1, item 1)" in message
+    dropped = InteractionFile(tmp_path, train, **options, drop_cold=True)
+    assert parts(dropped) == [parts(kept)[0], set(), {("x1", 0)}]
+    assert dropped.notes == (
+        f"{valid}: 2 valid interactions with a user or item that training lacks dropped",
+        f"{test}: 1 test interactions with a user or item that training lacks dropped",
+    )
+    # Who is too rare for the core does not come back as cold.
+    cored = InteractionFile(tmp_path, train, **options, core=1)
+    assert parts(cored) == parts(dropped)
+    write(test, [{"u": "x0", "i": 9}])
+    assert "no interactions are left for test" in fails(tmp_path, train, **options, drop_cold=True)
+
+
+def test_overlapping_parts_are_refused_or_merged(tmp_path):
+    train = write(tmp_path / "a.csv", [{"user_id": n, "item_id": n} for n in (0, 1, 2)])
+    valid = write(tmp_path / "b.csv", [{"user_id": 0, "item_id": n} for n in (0, 1)])
+    test = write(tmp_path / "c.csv", [{"user_id": n, "item_id": 1} for n in (0, 1, 2)])
+    options = {"valid_file": valid, "test_file": test}
+    message = fails(tmp_path, train, **options)
+    assert "a.csv: 1 pairs of valid are in a part before it (first: user 0, item 0); " in message
+    assert "2 pairs of test are in a part before it (first: user 0, item 1); repair" in message
+    dataset = InteractionFile(tmp_path, train, **options, repeats="merge")
+    assert parts(dataset) == [{(0, 0), (1, 1), (2, 2)}, {(0, 1)}, {(2, 1)}]
+    assert len(dataset.notes) == 2 and all("merged" in note for note in dataset.notes)
 
 
 def test_given_files_of_other_id_types(tmp_path):
@@ -175,12 +200,33 @@ def test_lightgcn_text(tmp_path):
     for path in (folder, folder / "train.txt"):
         dataset = InteractionFile(tmp_path, path)
         assert Path(dataset.root).name.startswith("mine-")
-        assert parts(dataset) == [{(10, 5), (10, 7), (11, 7)}, set(), {(11, 5)}]
+        assert parts(dataset) == [{(10, 5), (10, 7), (11, 7)}, set(), {(10, 8), (11, 5)}]
     (folder / "valid.txt").write_text("12 8\n11 5\n")
     (folder / "test.txt").write_text("10 8\n")
-    assert "no interactions are left for test" in fails(tmp_path, folder)
-    (folder / "train.txt").write_text("10 5 7\n11 7\n10 9\n")
-    assert "train.txt, line 3: user 10 has a line already" in fails(tmp_path, folder)
+    assert parts(InteractionFile(tmp_path, folder))[1:] == [{(12, 8), (11, 5)}, {(10, 8)}]
+    dropping = {"drop_cold": True}
+    assert "no interactions are left for test" in fails(tmp_path, folder, **dropping)
+    (folder / "train.txt").write_text("10 5 7\n11 7\n10 9 5 9\n")
+    (folder / "test.txt").write_text("10 9\n10 8\n")
+    message = fails(tmp_path, folder)
+    assert "train.txt, line 3: user 10 has a line already; " in message
+    assert "line 3: item 5 appears twice for user 10 (and 1 more such pair); " in message
+    assert "1 pairs of test are in a part before it (first: user 10, item 9); repair" in message
+    merged = InteractionFile(tmp_path, folder, repeats="merge")
+    assert parts(merged)[0] == {(10, 5), (10, 7), (10, 9), (11, 7)}
+    assert parts(merged)[2] == {(10, 8)}
+    assert sum("merged" in note for note in merged.notes) == 3
+    (folder / "user_list.txt").write_text(
+        "org_id remap_id\n" + "".join(f"u{n} {n}\n" for n in range(13))
+    )
+    (folder / "item_list.txt").write_text(
+        "org_id remap_id\n" + "".join(f"i{n} {n}\n" for n in range(9))
+    )
+    assert "item_list.txt: has no line for 9, which" in fails(tmp_path, folder, repeats="merge")
+    with (folder / "item_list.txt").open("a") as file:
+        file.write("i9 9\n")
+    named = InteractionFile(tmp_path, folder, repeats="merge")
+    assert parts(named)[2] == {("u10", "i8")}
     (folder / "test.txt").unlink()
     assert "test.txt: cannot be read (No such file" in fails(tmp_path, folder)
 
@@ -258,7 +304,8 @@ def test_bad_csv(tmp_path, content, message):
 def test_unclosed_quote(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text(GOOD + '"4,1,5,3\n' + "5,1,5,3\n" * 50_000)
-    assert "log.csv, line 5: 1 fields where 4 are expected" in fails(tmp_path, path)
+    message = fails(tmp_path, path)
+    assert "log.csv, line 5: a quote opens a field and is never closed; close it" in message
 
 
 @pytest.mark.parametrize(
@@ -323,11 +370,8 @@ def test_parquet_types(tmp_path):
         ({"test_file": "x.csv", "split_seed": 1}, "the test file is given, so nothing is split"),
         ({"test_file": "x.csv"}, "x.csv: cannot be read (No such file"),
         ({"user_col": "item_id"}, "one column cannot play two parts"),
-        (
-            {"core": 99},
-            "nothing is left when each user and item needs 99 interactions; lower `core`",
-        ),
-        ({"rating_col": "stars", "min_rating": 9}, "no stars is 9 or more; lower `min_rating`"),
+        ({"core": 99}, "nothing is left when each user and item needs 99 interactions; lower core"),
+        ({"rating_col": "stars", "min_rating": 9}, "no stars is 9 or more; lower min_rating"),
     ],
 )
 def test_bad_options(tmp_path, options, message):
@@ -341,5 +385,7 @@ def test_bad_paths(tmp_path):
     text = write_text(tmp_path / "log.txt", "0 1\n1 1 2\n")
     assert "LightGCN text has no columns" in fails(tmp_path, text, user_col="u")
     few = write(tmp_path / "few.csv", [{"user_id": n, "item_id": n} for n in range(4)])
-    assert "few.csv: no interactions are left for test; a larger data set" in fails(tmp_path, few)
+    assert "few.csv: no interactions are left for test: 4 of 4 users occur once" in fails(
+        tmp_path, few
+    )
     assert "a folder brings its own test file" in fails(tmp_path, tmp_path, test_file=few)
