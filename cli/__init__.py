@@ -14,12 +14,17 @@ from pyg_lth.cli.plot import plot
 from pyg_lth.cli.prune import prune, train
 from pyg_lth.cli.recommend import recommend
 from pyg_lth.cli.report import report
+from pyg_lth.cli.settings import InOrder, in_flags
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.datasets import DatasetError
 from pyg_lth.errors import InputError
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=InOrder,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="pyg-lth")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -65,5 +70,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> int:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    click.echo(f"Error: {in_flags(' '.join(message.split()))}", err=True)
     return 2

@@ -93,7 +93,7 @@ def _print(console: "Console", table: "Table", columns: list[int]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pyg_lth.reporting.formats import NOTHING
+    from pyg_lth.results.text import NOTHING
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for index in (0, *columns):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyg_lth.cli.settings import build, options_of
+from pyg_lth.cli.settings import InOrder, build, options_of
 from pyg_lth.datasets import DatasetOptions, list_datasets
 from pyg_lth.datasets import describe as describe_dataset
 from pyg_lth.datasets.errors import visible
@@ -24,7 +24,7 @@ WAYS = {
 }
 
 
-@click.group()
+@click.group(cls=InOrder)
 def datasets() -> None:
     """List, describe and prepare data sets."""
 

@@ -16,6 +16,7 @@ from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.report import Popularity, RoundResult
+from pyg_lth.results.text import percent, score
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
 
@@ -70,7 +71,7 @@ class PlainProgress(Callback):
         resumed = (
             f", continued at epoch {progress.epoch}" if progress.epoch or progress.step else ""
         )
-        self._line(f"round {progress.round}: density {mask.density:.2%}{resumed}")
+        self._line(f"round {progress.round}: density {percent(mask.density)}{resumed}")
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Tell an evaluation."""
@@ -138,7 +139,7 @@ class LiveProgress(Callback):
         self._rows.append(
             self._cells(
                 self._name(result.round),
-                f"{result.density:.2%}",
+                percent(result.density),
                 f"{result.best_epoch}/{result.epochs}",
                 f"{history[-1].loss:.4f}" if history else "",
                 metrics,
@@ -166,7 +167,7 @@ class LiveProgress(Callback):
         table.add_row(
             *self._cells(
                 self._running,
-                f"{self._density:.2%}",
+                percent(self._density),
                 str(progress.epoch + 1),
                 f"{last.loss:.4f}" if last else "",
                 training.best_metrics,
@@ -197,7 +198,7 @@ class LiveProgress(Callback):
         seconds: str,
     ) -> tuple[str, ...]:
         k = self._config.topk
-        ranked = [f"{metrics[f'{name}@{k}']:.4f}" if metrics else "" for name in ("recall", "ndcg")]
+        ranked = [score(metrics[f"{name}@{k}"]) if metrics else "" for name in ("recall", "ndcg")]
         return (name, density, epoch, loss, *ranked, seconds)
 
     def _time_left(self, round: int, epochs: float, spent: float) -> str:
@@ -224,7 +225,7 @@ def describe(split: InteractionSplit) -> str:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    return ", ".join(f"{name} {score(value)}" for name, value in metrics.items())
 
 
 def _duration(seconds: float) -> str:

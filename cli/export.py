@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from pyg_lth.cli.settings import build, options_of, read
+from pyg_lth.cli.settings import build, options_of
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
-from pyg_lth.tickets.exporters import EXPORTERS
+from pyg_lth.settings_file import read_settings
+from pyg_lth.tickets.exporters import EXPORTERS, check_installed
 from pyg_lth.tickets.places import FORMS
 from pyg_lth.tickets.quantization import VALUES
 
@@ -39,7 +40,12 @@ from pyg_lth.tickets.quantization import VALUES
 @click.option("--density", type=float, help="Share of the entries that --store pruned keeps.")
 @click.option("--bytes", "budget", type=int, help="Bytes of the table that --store pruned keeps.")
 @click.option(
-    "--format", "kind", type=click.Choice(list(EXPORTERS)), default="ticket", show_default=True
+    "--format",
+    "kind",
+    type=click.Choice(list(EXPORTERS)),
+    default="ticket",
+    show_default=True,
+    help="; ".join(f"{name}: {exporter.summary}" for name, exporter in EXPORTERS.items()) + ".",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="What to write.  [default: in the run folder]"
@@ -66,6 +72,7 @@ def export(
     """
     if winner and number is not None:
         raise InputError("--winner and --round are two rounds: give one")
+    check_installed(kind)
     options = _dataset_of(run, given)
 
     # Imported only now: torch takes seconds, and bad usage should not wait for it.
@@ -107,7 +114,9 @@ def _dataset_of(run: Path, given: dict[str, Any]) -> DatasetOptions:
     if not kept.exists():
         raise InputError(f"{run} holds no run: there is no config.json in it")
     settings = {
-        name: value for name, value in read(kept).items() if name in DatasetOptions.model_fields
+        name: value
+        for name, value in read_settings(kept).items()
+        if name in DatasetOptions.model_fields
     }
     if "dataset" not in settings and given.get("dataset") is None:
         raise InputError(

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import click
 
 from pyg_lth.cli.datasets import opened
-from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of, read
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
 from pyg_lth.config import PRESETS, PresetName
 from pyg_lth.errors import InputError
+from pyg_lth.settings_file import read_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -29,7 +30,7 @@ def run_options(function: Function) -> Function:
             "--config",
             "file",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="JSON file of settings; flags take precedence over it.",
+            help="YAML or JSON file of settings; flags take precedence over it.",
         ),
         click.option(
             "--preset",
@@ -158,7 +159,7 @@ def _settings_of(
     kept = resume / "config.json"
     if not kept.exists():
         raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    if "rounds" in read(kept):
+    if "rounds" in read_settings(kept):
         return build(PruneSettings, kept, {})
     return build(TrainSettings, kept, {})
 

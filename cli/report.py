@@ -75,7 +75,7 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyg_lth.results.report import caption, conclusion, title
+    from pyg_lth.results.text import caption, conclusion, title
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -94,7 +94,7 @@ def show(report: "Report", folder: Path) -> None:
 
 def _fitting(report: "Report", width: int) -> tuple[list[str], list[list[str]]]:
     """The columns of the report's table that fit in a width, and its rows in them."""
-    from pyg_lth.results.report import COLUMNS, DISPENSABLE, table_rows
+    from pyg_lth.results.text import COLUMNS, DISPENSABLE, table_rows
 
     columns = dict(zip(COLUMNS, zip(*table_rows(report), strict=True), strict=True))
     if not report.rounds:

@@ -1,6 +1,6 @@
 """Settings of a command: options made from pydantic fields, defaults < file < flags."""
 
-import json
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
+from pyg_lth.settings_file import read_settings
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -24,6 +25,14 @@ class TrainSettings(TrainConfig, DatasetOptions):
 
 class PruneSettings(PruneConfig, DatasetOptions):
     """Everything that shapes a ticket search, the data set included."""
+
+
+class InOrder(click.Group):
+    """Commands in the order in which they were added, the main one first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names."""
+        return list(self.commands)
 
 
 def options_of(
@@ -62,11 +71,11 @@ def build(
     given: dict[str, Any],
     preset: PresetName = "honest",
 ) -> Settings:
-    """Build settings from defaults, a preset, then a JSON file, then the flags that were given.
+    """Build settings from defaults, a preset, then a file, then the flags that were given.
 
     Args:
         model: The settings to build.
-        file: A JSON file whose keys are fields of ``model``, if there is one.
+        file: A YAML or JSON file whose keys are fields of ``model``, if there is one.
         given: Values of the flags, :obj:`None` where not given.
         preset: Changes some defaults.
 
@@ -76,7 +85,9 @@ def build(
     flags = {name: value for name, value in given.items() if value is not None}
     base = {name: PRESETS[preset][name] for name in PRESETS[preset] if name in model.model_fields}
     try:
-        return model.model_validate({**base, **({} if file is None else read(file)), **flags})
+        return model.model_validate(
+            {**base, **({} if file is None else read_settings(file)), **flags}
+        )
     except ValidationError as error:
         raise InputError(
             explain(error, lambda name: flag(name) if name in flags else f"{file}: {name}")
@@ -97,27 +108,29 @@ def explain(error: ValidationError, name_of: Callable[[str], str]) -> str:
     name = name_of(str(problem["loc"][0]))
     if problem["type"] == "extra_forbidden":
         return f"{name}: there is no such setting"
-    return f"{name} {problem['input']!r}: {message}"
-
-
-def read(file: Path) -> dict[str, Any]:
-    """Read a JSON file of settings.
-
-    Raises:
-        InputError: If it is not one JSON object.
-    """
-    try:
-        content = json.loads(file.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} is not JSON: {error}; --print-config shows the form") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold one JSON object; --print-config shows the form")
-    return content
+    return f"{name} {problem['input']}: {message}"
 
 
 def flag(name: str) -> str:
     """The flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def in_flags(message: str) -> str:
+    """Turn the settings that a message of the library names, as in `lr=0.1`, into flags."""
+
+    def turn(found: re.Match[str]) -> str:
+        name, value = found.groups()
+        if name not in _FLAGS:
+            return found[0]
+        return _FLAGS[name] if value is None else f"{_FLAGS[name]} {value}"
+
+    return re.sub("`([a-z_]+)(?:=([^`]*))?`", turn, message)
+
+
+_FLAGS = {name: flag(name) for name in PruneSettings.model_fields}
+# What the library is told beside the settings.
+_FLAGS |= {"run_dir": "--out", "resume": "--resume", "round": "--round"}
 
 
 def _click_type(field: FieldInfo) -> Any:
@@ -131,4 +144,4 @@ def _click_type(field: FieldInfo) -> Any:
 
 def _help(field: FieldInfo) -> str:
     default = "" if field.default is None else f"  [default: {field.default}]"
-    return f"{field.description}{default}"
+    return in_flags(f"{field.description}{default}")

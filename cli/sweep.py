@@ -43,7 +43,7 @@ def sweep(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run prune on every combination of the settings that the YAML file FILE lists.
+    """Run prune on every combination of the settings that FILE, YAML or JSON, lists.
 
     \b
     out: runs/sizes            # a folder for each run is made in it

@@ -171,8 +171,8 @@ def load_dataset(options: DatasetOptions) -> "BipartiteDataset":
     for name in given:
         if name not in applicable:
             raise DatasetError(
-                f"option {name} does not apply to {options.dataset}, which takes "
-                f"{', '.join(applicable) or 'no options'}; leave it out"
+                f"option `{name}` does not apply to {options.dataset}, which takes "
+                f"{', '.join(map('`{}`'.format, applicable)) or 'no options'}; leave it out"
             )
     if options.dataset in DATASETS:
         given["root"] = Path(options.root, options.dataset)

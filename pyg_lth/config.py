@@ -143,7 +143,7 @@ class PruneConfig(TrainConfig):
     mask_from: str | None = Field(
         None, description="Run folder whose masks to train under, instead of finding some."
     )
-    seeds: int = Field(1, ge=1, description="Seeds to run, from --seed on, in one run folder.")
+    seeds: int = Field(1, ge=1, description="Seeds to run, from `seed` on, in one run folder.")
     tolerance: float = Field(
         0.0, ge=0, lt=1, description="Relative loss against dense at which a ticket still wins."
     )

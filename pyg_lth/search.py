@@ -176,24 +176,24 @@ def _masks_to_train_under(
         return [None]
     method = METHODS[config.method]
     if config.rewind_epoch and method.rewind is not to_initialization:
-        raise InputError(f"--rewind-epoch does not go with --method {config.method}")
+        raise InputError(f"`rewind_epoch` does not go with `method={config.method}`")
     if config.mask_from is None:
         return [None] * seeds
     if method.regrows:
         raise InputError(
-            f"--mask-from does not go with --method {config.method}, which moves its masks"
+            f"`mask_from` does not go with `method={config.method}`, which moves its masks"
         )
     source = RunFolder(config.mask_from)
     found = source.read_config()
     if found["dim"] != config.dim or source.read_environment().get("graph") != fingerprint:
         raise InputError(
-            f"--mask-from {config.mask_from}: its masks are of another graph or dimension; take a "
-            "run on the same data set with the same --dim"
+            f"`mask_from={config.mask_from}`: its masks are of another graph or dimension; take a "
+            "run on the same data set with the same `dim`"
         )
     theirs = found.get("seeds", 1)
     if theirs not in (1, seeds):
         raise InputError(
-            f"--mask-from {config.mask_from} has {theirs} seeds: take --seeds {theirs}, or a run "
+            f"`mask_from={config.mask_from}` has {theirs} seeds: take `seeds={theirs}`, or a run "
             "of one seed"
         )
     of_seeds = [source.of_seed(found["seed"] + index) for index in range(theirs)]
@@ -201,7 +201,7 @@ def _masks_to_train_under(
     rounds = min(len(folder.read_results()) for folder in sources) - 1
     if rounds < config.rounds:
         raise InputError(
-            f"--mask-from {config.mask_from} has masks of {max(rounds, 0)} rounds: give --rounds "
+            f"`mask_from={config.mask_from}` has masks of {max(rounds, 0)} rounds: give `rounds` "
             "with no more than that"
         )
     return list(sources)
@@ -209,7 +209,7 @@ def _masks_to_train_under(
 
 def _choose_device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: torch sees no CUDA device here; take auto or cpu")
+        raise InputError("`device=cuda`: torch sees no CUDA device here; take auto or cpu")
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(config.device)

@@ -210,12 +210,12 @@ class _Native(Matrix):
         if not kernels.usable(col.device):
             raise InputError(
                 f"propagation 'native' is not to be had on {col.device.type}: it is compiled with "
-                "the package where there is a C compiler, for CPUs; take --propagation csr"
+                "the package where there is a C compiler, for CPUs; take `propagation=csr`"
             )
         if rowptr.numel() - 1 > MOST_NODES:
             raise InputError(
                 f"propagation 'native' counts nodes in int32, up to {MOST_NODES}, and there are "
-                f"{rowptr.numel() - 1}; take --propagation csr"
+                f"{rowptr.numel() - 1}; take `propagation=csr`"
             )
         # Half the index traffic of int64.
         self._layout = (rowptr, F.pad(col.int(), (0, AHEAD)), weight)
@@ -263,7 +263,7 @@ def _scatter(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix
     except (ImportError, OSError) as error:
         raise InputError(
             "propagation 'scatter' needs torch-scatter: pip install --no-build-isolation "
-            "torch-scatter, or take --propagation csr"
+            "torch-scatter, or take `propagation=csr`"
         ) from error
     weight = weight.unsqueeze(1)
     return Matrix(lambda x: segment_csr(x[col] * weight, rowptr, reduce="sum"))

@@ -30,7 +30,7 @@ def prune(scores: Tensor, mask: Mask, budgets: Sequence[Budget]) -> Mask:
     ):
         raise InputError(
             "the trained embeddings are not finite, so they cannot be ranked: the training "
-            "diverged; lower --lr"
+            "diverged; lower `lr`"
         )
     table = mask.table.clone()
     for budget in budgets:

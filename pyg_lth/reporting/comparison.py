@@ -14,8 +14,9 @@ from pyg_lth.evaluation.degree_groups import overlap
 from pyg_lth.lottery import evidence
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner, title
+from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import title
 
 # How far apart, relatively, the densities of tables of unequal size may be to count as equal.
 SAME_DENSITY = 1e-3

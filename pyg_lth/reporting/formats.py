@@ -11,15 +11,13 @@ from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import ALPHA
 from pyg_lth.reporting.comparison import Agreement, Comparison, Entry, Run
 from pyg_lth.results.report import RoundResult, Winner
+from pyg_lth.results.text import NOTHING, percent
 
 # What the heading says of all runs where they agree.
 SHARED = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
 
 # What each line of the CSV says of its run.
 OF_RUN = (*SHARED, "rewind_epoch", "mask_from", "select_on", "topk", "tolerance")
-
-# What stands where there is no figure.
-NOTHING = "–"
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -170,7 +168,7 @@ def _metrics(comparison: Comparison, best: str) -> Table:
         Line("dense", [_metric(run, run.dense) for run in runs]),
     ]
     pruned = [
-        Line(f"{row.density:.2%}", list(map(_metric, runs, row.entries))) for row in comparison.rows
+        Line(percent(row.density), list(map(_metric, runs, row.entries))) for row in comparison.rows
     ]
     winners = [
         Line("winner", _densities(comparison, [run.sparsest_winner for run in runs])),
@@ -216,7 +214,7 @@ def _times(comparison: Comparison) -> Table:
     dense = [Line("dense", [_seconds(run.dense.cost_seconds) for run in runs])]
     pruned = [
         Line(
-            f"{row.density:.2%}",
+            percent(row.density),
             [_seconds(entry.cost_seconds if entry else None) for entry in row.entries],
         )
         for row in rows
@@ -247,7 +245,7 @@ def _overlaps(comparison: Comparison, agreements: Sequence[Agreement]) -> Table:
 
     lines = [
         Line(
-            f"{density:.2%}",
+            percent(density),
             [Cell(_fraction(chance[density], 3)), *(cell(density, pair) for pair in pairs)],
         )
         for density in chance
@@ -282,7 +280,7 @@ def _densities(comparison: Comparison, winners: Sequence[Winner | None]) -> list
         if entry
     }
     return [
-        Cell(f"{row_of[index, winner.round]:.2%}" if winner else "none")
+        Cell(percent(row_of[index, winner.round]) if winner else "none")
         for index, winner in enumerate(winners)
     ]
 

@@ -10,17 +10,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.evaluation.degree_groups import GroupSizes, Means
-from pyg_lth.results.report import (
+from pyg_lth.results.report import Report, RoundResult
+from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import (
     COLUMNS,
-    Report,
-    RoundResult,
     caption,
+    change,
     conclusion,
+    limits,
+    percent,
+    questions,
+    score,
+    subject,
     table_rows,
     title,
+    why_none_wins,
 )
-from pyg_lth.results.run_folder import RunFolder
-from pyg_lth.results.text import change, limits, questions, subject, why_none_wins
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -39,7 +44,7 @@ class Row(NamedTuple):
     """A row of the table of rounds.
 
     Args:
-        cells: The text under each of :data:`~pyg_lth.results.report.COLUMNS`.
+        cells: The text under each of :data:`~pyg_lth.results.text.COLUMNS`.
         wins: Whether it is a ticket that wins.
         mark: Of the sparsest winner in either reading.
     """
@@ -142,22 +147,14 @@ def to_html(folder: RunFolder, command: str | None = None) -> str:
 
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("pyg_lth", ""),
+        loader=PackageLoader("pyg_lth.reporting", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "metric": _metric, "change": change}
+    environment.filters |= {"percent": percent, "metric": score, "change": change}
     return environment.get_template("page.html.jinja")
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.2%}"
-
-
-def _metric(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
 
 
 def _num_test_users(folder: RunFolder) -> int | None:
@@ -271,24 +268,24 @@ def _labels(report: Report, first: Report, analysed: RoundResult) -> dict[str, s
 
     def rounds(report: Report, text_of: Any) -> str:
         return "; ".join(
-            f"{_percent(result.density)}: {text_of(result)}"
+            f"{percent(result.density)}: {text_of(result)}"
             for result in (report.dense, *report.rounds)
         )
 
     def chosen(result: RoundResult) -> str:
-        return f"{_metric((result.valid or result.test)[metric])} at epoch {result.best_epoch}"
+        return f"{score((result.valid or result.test)[metric])} at epoch {result.best_epoch}"
 
     def epochs(result: RoundResult) -> str:
         reached = "never" if result.epochs_to_dense is None else f"{result.epochs_to_dense:g}"
         return f"{result.best_epoch:g}" + (f" and {reached}" if result.round else "")
 
     users, items = (
-        ", ".join(map(_percent, density))
+        ", ".join(map(percent, density))
         for density in (found.density_by_user_group, found.density_by_item_group)
     )
     return {
-        "metric": f"{metric} at each density: {rounds(report, lambda r: _metric(r.test[metric]))}; "
-        f"popularity: {_metric(report.popularity.test[metric])}.",
+        "metric": f"{metric} at each density: {rounds(report, lambda r: score(r.test[metric]))}; "
+        f"popularity: {score(report.popularity.test[metric])}.",
         "epochs": f"At each density: {rounds(report, epochs)}.",
         "density_by_group": f"In round {analysed.round}, from the lowest degrees to the highest: "
         f"users {users}; items {items}.",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from pyg_lth.errors import InputError
-from pyg_lth.results.report import Report, RoundResult, Ticket, title
+from pyg_lth.results.report import Report, RoundResult, Ticket
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import title
 from pyg_lth.training.progress import EpochRecord
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def figures(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, "Figure"]:
         metrics = sorted({run.report.metric for run in found})
         if len(metrics) > 1:
             raise InputError(
-                f"these runs decide on {' and '.join(metrics)}: plot runs with the same --topk"
+                f"these runs decide on {' and '.join(metrics)}: plot runs with the same `topk`"
             )
         return dict(_draw(found))
 

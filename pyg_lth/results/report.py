@@ -1,4 +1,4 @@
-"""What a search found: the report, and its table as rows of text."""
+"""What a search found, as data."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 from pyg_lth.config import SplitName
 from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
-from pyg_lth.evaluation.significance import ALPHA, Difference, holds, holm, judge
+from pyg_lth.evaluation.significance import Difference, holds, holm, judge
 
 
 class RoundResult(BaseModel):
@@ -54,11 +54,13 @@ class Ticket(RoundResult):
     """A pruned round, with its verdict against the dense one.
 
     Args:
+        difference: Against the dense model over the users of test.
         p_adjusted: The p-value of ``difference``, adjusted by Holm for the number of rounds.
         wins: See :class:`~pyg_lth.evaluation.significance.Verdict`.
         strict: See :class:`~pyg_lth.evaluation.significance.Verdict`.
     """
 
+    difference: Difference
     p_adjusted: float
     wins: bool
     strict: bool | None
@@ -194,8 +196,7 @@ class Report(BaseModel):
     ) -> "Report":
         metric = _metric(config)
         dense, *pruned = results
-        differences = [_difference(result) for result in pruned]
-        adjusted = holm([difference.p_value for difference in differences])
+        adjusted = holm([r.difference.p_value for r in pruned if r.difference is not None])
         tickets = []
         for result, p_adjusted in zip(pruned, adjusted, strict=True):
             verdict = judge(
@@ -293,7 +294,7 @@ class Report(BaseModel):
         ticket = min(tickets, key=lambda ticket: ticket.remaining, default=None)
         if ticket is None:
             return None
-        p_value = _difference(ticket).p_value
+        p_value = ticket.difference.p_value
         verdict = judge(
             ticket=ticket.test[self.metric],
             dense=self.dense.test[self.metric],
@@ -341,11 +342,6 @@ def _converged(config: dict[str, Any], dense: RoundResult, num_seeds: int = 1) -
     return not stopped_early or waited > config["patience"] * config["eval_every"] - 1e-6
 
 
-def _difference(result: RoundResult) -> Difference:
-    assert result.difference is not None
-    return result.difference
-
-
 def _sparsest(tickets: Iterable[Ticket]) -> Winner | None:
     winner = min(tickets, key=lambda ticket: ticket.remaining, default=None)
     if winner is None:
@@ -384,171 +380,3 @@ def _mean_metrics(metrics: Sequence[Metrics | None]) -> Metrics | None:
     if len(whole) < len(metrics):
         return None
     return {name: fmean(value[name] for value in whole) for name in whole[0]}
-
-
-COLUMNS = (
-    "round",
-    "density",
-    "remaining",
-    "epochs",
-    "recall",
-    "vs dense",
-    "95% interval",
-    "p",
-    "ndcg",
-    "to dense",
-    "seconds",
-    "wins",
-)
-
-# What a narrow display can do without, the least needed first.
-DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
-
-
-def table_rows(report: Report) -> list[tuple[str, ...]]:
-    """The cells of the report's table, under :data:`COLUMNS`: popularity, dense, then the tickets.
-
-    Metrics are those on test, at K; *epochs* shows the best one of those trained.
-    """
-    recall, ndcg = report.metric, report.metric.replace("recall", "ndcg")
-    dense = report.dense
-
-    def change(test: Metrics) -> str:
-        if dense.test[recall] == 0:
-            return ""
-        return f"{test[recall] / dense.test[recall] - 1:+.1%}"
-
-    def cells(name: str, result: RoundResult) -> dict[str, str]:
-        spread = f"±{result.test_sd[recall]:.4f}" if result.test_sd else ""
-        reached = result.epochs_to_dense
-        return {
-            "round": name,
-            "density": f"{result.density:.2%}",
-            "remaining": f"{result.remaining:,}",
-            "epochs": f"{number(result.best_epoch)}/{number(result.epochs)}",
-            "recall": f"{result.test[recall]:.4f}{spread}",
-            "ndcg": f"{result.test[ndcg]:.4f}",
-            "to dense": "" if reached is None else number(reached),
-            "seconds": f"{result.seconds:.1f}",
-        }
-
-    def ticket_cells(ticket: Ticket) -> dict[str, str]:
-        difference = _difference(ticket)
-        return {
-            **cells(str(ticket.round), ticket),
-            "vs dense": change(ticket.test),
-            "95% interval": _interval(difference, ".."),
-            "p": "<0.001" if ticket.p_adjusted < 0.0005 else f"{ticket.p_adjusted:.3f}",
-            "wins": "strict" if ticket.strict else "yes" if ticket.wins else "no",
-        }
-
-    test = report.popularity.test
-    popularity = {
-        "round": "popular",
-        "recall": f"{test[recall]:.4f}",
-        "vs dense": change(test),
-        "ndcg": f"{test[ndcg]:.4f}",
-    }
-    rows = [popularity, cells("dense", dense), *map(ticket_cells, report.rounds)]
-    return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
-
-
-def number(value: float) -> str:
-    """A count that may be a mean: at most one decimal."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def caption(report: Report) -> str:
-    """The text under the table: how epochs were chosen, and what the columns mean."""
-    k, split = report.config["topk"], report.config["select_on"]
-    if split == "test":
-        chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
-    else:
-        chosen = "Epochs and masks were chosen on validation; test is only reported."
-    text = f"{chosen} Recall and NDCG at {k}, on test"
-    if len(report.seeds) > 1:
-        text += f", means ± standard deviations over {len(report.seeds)} seeds"
-    text += "."
-    if not report.rounds:
-        return text
-    text += (
-        " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
-        " users. p: of a test that recall is above dense's less the tolerance"
-        f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
-        " ticket wins when its recall is at least dense's less the tolerance and beats popularity"
-    )
-    if len(report.seeds) > 1:
-        text += f", with p below {ALPHA:g}"
-    text += (
-        "; strict: at no later a best epoch. to dense: epochs until it was as good on"
-        f" {'validation' if split == 'valid' else 'test'} as dense at its best."
-    )
-    if len(report.seeds) == 1:
-        text += " One seed: what another would give is not known."
-    else:
-        text += " Interval and p speak of other users, not of other seeds."
-    return text
-
-
-def conclusion(report: Report) -> str:
-    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
-    planned = report.config.get("rounds", 0)
-    if not planned:
-        return "Dense training only: there are no tickets to judge."
-    so_far = f"{len(report.rounds)} of {planned} rounds"
-    if report.ended is not None:
-        unfinished = f" ({so_far}: {report.ended})"
-    elif len(report.rounds) < planned:
-        unfinished = f" ({so_far} so far)"
-    else:
-        unfinished = ""
-    winner, strict = report.sparsest_winner, report.sparsest_strict_winner
-    if winner is None:
-        return f"No ticket wins{unfinished}."
-    text = f"Sparsest winning ticket: {_describe(report, winner)}{unfinished}."
-    if strict is None:
-        return f"{text} None wins in the strict reading."
-    if strict == winner:
-        return f"{text} It wins in the strict reading too."
-    return f"{text} In the strict reading: {_describe(report, strict)}."
-
-
-def _describe(report: Report, winner: Winner) -> str:
-    difference = _difference(report.ticket(winner))
-    text = f"round {winner.round}, which keeps {winner.density:.2%} of the entries"
-    if difference.relative is None:
-        return text
-    text += f", {report.metric} {difference.relative:+.1%} against dense"
-    interval = _interval(difference, " to ")
-    return f"{text} (95% interval {interval})" if interval else text
-
-
-def _interval(difference: Difference, to: str) -> str:
-    if difference.low is None or difference.high is None:
-        return ""
-    return f"{difference.low:+.1%}{to}{difference.high:+.1%}"
-
-
-def title(report: Report) -> str:
-    """The settings that tell one run from another."""
-    names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
-    shown = [f"{name} {report.config[name]}" for name in names if name in report.config]
-    seeds = "seed " if len(report.seeds) == 1 else "seeds "
-    return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
-
-
-def to_markdown(report: Report) -> str:
-    """The text of ``report.md``."""
-    lines = [
-        f"# {title(report)}",
-        "",
-        conclusion(report),
-        "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---:|" * len(COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in table_rows(report)),
-        "",
-        caption(report),
-        "",
-    ]
-    return "\n".join(lines)

@@ -16,7 +16,8 @@ from torch import Tensor
 from pyg_lth.errors import InputError
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.environment import describe_environment
-from pyg_lth.results.report import Report, RoundResult, to_markdown
+from pyg_lth.results.report import Report, RoundResult
+from pyg_lth.results.text import to_markdown
 from pyg_lth.training.progress import EpochRecord, Progress
 from pyg_lth.training.trainer import Training
 
@@ -78,8 +79,8 @@ class RunFolder:
         if not resume:
             if kept.exists():
                 raise InputError(
-                    f"{self.path} already holds a run: continue it with --resume {self.path}, or "
-                    "choose another folder with --out"
+                    f"{self.path} already holds a run: continue it with `resume`, or choose another "
+                    "`run_dir`"
                 )
             environment = {"graph": fingerprint, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
@@ -130,8 +131,8 @@ class RunFolder:
         path = self.path / "report.json"
         if not path.exists():
             raise InputError(
-                f"{self.path} has no report yet, its dense round is not done: continue it with "
-                f"pyg-lth prune --resume {self.path}"
+                f"{self.path} has no report yet, its dense round is not done: wait for it, or "
+                "continue it with `resume`"
             )
         return _parse(Report, path.read_bytes(), path)
 

@@ -1,9 +1,205 @@
-"""What a report answers who asks which ticket wins, by how much, against what and how sure."""
+"""All words on a report: its table as text, what it concludes, and what a reader asks of it."""
 
 from collections.abc import Iterator
 
+from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import ALPHA, Difference
-from pyg_lth.results.report import Report, RoundResult, Ticket, number
+from pyg_lth.results.report import Report, RoundResult, Ticket, Winner
+
+# What stands where there is no figure.
+NOTHING = "–"
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """A share in percent; a dash where there is none."""
+    return NOTHING if share is None else f"{share:.{digits}%}"
+
+
+def change(value: float | None, base: float | None) -> str:
+    """The relative difference of a value to another, in percent; a dash where there is none."""
+    return signed(value / base - 1) if value is not None and base else NOTHING
+
+
+def signed(difference: float) -> str:
+    """A relative difference, in percent."""
+    return f"{difference:+.1%}"
+
+
+def interval(difference: Difference | None, to: str = " to ") -> str:
+    """The ends of the interval of a difference, in percent; empty where it has none."""
+    if difference is None or difference.low is None or difference.high is None:
+        return ""
+    return f"{signed(difference.low)}{to}{signed(difference.high)}"
+
+
+def score(value: float | None, spread: float | None = None) -> str:
+    """A metric, with its standard deviation where there is one; a dash where there is no metric."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4f}" if spread is None else f"{value:.4f}±{spread:.4f}"
+
+
+def number(value: float) -> str:
+    """A count that may be a mean: at most one decimal."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def count(number: int, noun: str) -> str:
+    """How many there are of something."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+COLUMNS = (
+    "round",
+    "density",
+    "remaining",
+    "epochs",
+    "recall",
+    "vs dense",
+    "95% interval",
+    "p",
+    "ndcg",
+    "to dense",
+    "seconds",
+    "wins",
+)
+
+# What a narrow display can do without, the least needed first.
+DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
+
+
+def table_rows(report: Report) -> list[tuple[str, ...]]:
+    """The cells of the report's table, under :data:`COLUMNS`: popularity, dense, then the tickets.
+
+    Metrics are those on test, at K; *epochs* shows the best one of those trained.
+    """
+    recall, ndcg = report.metric, report.metric.replace("recall", "ndcg")
+    dense = report.dense
+
+    def against_dense(test: Metrics) -> str:
+        return change(test[recall], dense.test[recall]) if dense.test[recall] else ""
+
+    def cells(name: str, result: RoundResult) -> dict[str, str]:
+        reached = result.epochs_to_dense
+        return {
+            "round": name,
+            "density": percent(result.density),
+            "remaining": f"{result.remaining:,}",
+            "epochs": f"{number(result.best_epoch)}/{number(result.epochs)}",
+            "recall": _value(result, recall),
+            "ndcg": score(result.test[ndcg]),
+            "to dense": "" if reached is None else number(reached),
+            "seconds": f"{result.seconds:.1f}",
+        }
+
+    def ticket_cells(ticket: Ticket) -> dict[str, str]:
+        return {
+            **cells(str(ticket.round), ticket),
+            "vs dense": against_dense(ticket.test),
+            "95% interval": interval(ticket.difference, ".."),
+            "p": "<0.001" if ticket.p_adjusted < 0.0005 else f"{ticket.p_adjusted:.3f}",
+            "wins": "strict" if ticket.strict else "yes" if ticket.wins else "no",
+        }
+
+    test = report.popularity.test
+    popularity = {
+        "round": "popular",
+        "recall": score(test[recall]),
+        "vs dense": against_dense(test),
+        "ndcg": score(test[ndcg]),
+    }
+    rows = [popularity, cells("dense", dense), *map(ticket_cells, report.rounds)]
+    return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
+
+
+def caption(report: Report) -> str:
+    """The text under the table: how epochs were chosen, and what the columns mean."""
+    k, split = report.config["topk"], report.config["select_on"]
+    if split == "test":
+        chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
+    else:
+        chosen = "Epochs and masks were chosen on validation; test is only reported."
+    text = f"{chosen} Recall and NDCG at {k}, on test"
+    if len(report.seeds) > 1:
+        text += f", means ± standard deviations over {len(report.seeds)} seeds"
+    text += "."
+    if not report.rounds:
+        return text
+    text += (
+        " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
+        " users. p: of a test that recall is above dense's less the tolerance"
+        f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
+        " ticket wins when its recall is at least dense's less the tolerance and beats popularity"
+    )
+    if len(report.seeds) > 1:
+        text += f", with p below {ALPHA:g}"
+    text += (
+        "; strict: at no later a best epoch. to dense: epochs until it was as good on"
+        f" {'validation' if split == 'valid' else 'test'} as dense at its best."
+    )
+    if len(report.seeds) == 1:
+        text += " One seed: what another would give is not known."
+    else:
+        text += " Interval and p speak of other users, not of other seeds."
+    return text
+
+
+def conclusion(report: Report) -> str:
+    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
+    planned = report.config.get("rounds", 0)
+    if not planned:
+        return "Dense training only: there are no tickets to judge."
+    so_far = f"{len(report.rounds)} of {planned} rounds"
+    if report.ended is not None:
+        unfinished = f" ({so_far}: {report.ended})"
+    elif len(report.rounds) < planned:
+        unfinished = f" ({so_far} so far)"
+    else:
+        unfinished = ""
+    winner, strict = report.sparsest_winner, report.sparsest_strict_winner
+    if winner is None:
+        return f"No ticket wins{unfinished}."
+    text = f"Sparsest winning ticket: {_describe(report, winner)}{unfinished}."
+    if strict is None:
+        return f"{text} None wins in the strict reading."
+    if strict == winner:
+        return f"{text} It wins in the strict reading too."
+    return f"{text} In the strict reading: {_describe(report, strict)}."
+
+
+def _describe(report: Report, winner: Winner) -> str:
+    difference = report.ticket(winner).difference
+    text = f"round {winner.round}, which keeps {percent(winner.density)} of the entries"
+    if difference.relative is None:
+        return text
+    text += f", {report.metric} {signed(difference.relative)} against dense"
+    ends = interval(difference)
+    return f"{text} (95% interval {ends})" if ends else text
+
+
+def title(report: Report) -> str:
+    """The settings that tell one run from another."""
+    names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
+    shown = [f"{name} {report.config[name]}" for name in names if name in report.config]
+    seeds = "seed " if len(report.seeds) == 1 else "seeds "
+    return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
+
+
+def to_markdown(report: Report) -> str:
+    """The text of ``report.md``."""
+    lines = [
+        f"# {title(report)}",
+        "",
+        conclusion(report),
+        "",
+        "| " + " | ".join(COLUMNS) + " |",
+        "|" + "---:|" * len(COLUMNS),
+        *("| " + " | ".join(row) + " |" for row in table_rows(report)),
+        "",
+        caption(report),
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def questions(report: Report, num_users: int | None) -> dict[str, list[str]]:
@@ -74,24 +270,19 @@ def why_none_wins(report: Report) -> str:
     unpopular = [ticket for ticket in tickets if ticket.test[metric] <= popular]
     rest = [ticket for ticket in tickets if ticket not in worse and ticket not in unpopular]
     reasons = [
-        (worse, f"{metric} below {lowest:.4f}, {_floor(report)}"),
-        (unpopular, f"{metric} not above that of the ranking by popularity, {popular:.4f}"),
+        (worse, f"{metric} below {score(lowest)}, {_floor(report)}"),
+        (unpopular, f"{metric} not above that of the ranking by popularity, {score(popular)}"),
         (rest, f"as good, but not beyond chance (p of {ALPHA:g} or more)"),
     ]
     text = "; ".join(
-        f"{reason}: {len(found)} of {_count(len(tickets), 'ticket')}"
+        f"{reason}: {len(found)} of {count(len(tickets), 'ticket')}"
         for found, reason in reasons
         if found
     )
     text += "."
     if dense <= popular:
-        text += f" The dense model itself ({dense:.4f}) does not beat popularity."
+        text += f" The dense model itself ({score(dense)}) does not beat popularity."
     return text
-
-
-def change(value: float | None, base: float | None) -> str:
-    """The relative difference of a value to another, in percent; a dash where there is none."""
-    return f"{value / base - 1:+.1%}" if value is not None and base else "–"
 
 
 def _which(report: Report) -> Iterator[str]:
@@ -118,7 +309,7 @@ def _by_how_much(report: Report) -> Iterator[str]:
         yield (
             f"{reading}{metric} on test is {_value(ticket, metric)} against dense's "
             f"{_value(dense, metric)}: {change(ticket.test[metric], dense.test[metric])} "
-            f"({_interval(ticket.difference)})."
+            f"({_ends(ticket.difference)})."
         )
     shown = subject(report)
     if not isinstance(shown, Ticket):
@@ -151,7 +342,7 @@ def _against_what(report: Report) -> Iterator[str]:
         yield f"The ticket: {_epochs(ticket)}; {reached} on {split} as dense at its best."
     popular = report.popularity.test[metric]
     yield (
-        f"The ranking by popularity, for which nothing is trained: {metric} {popular:.4f}; "
+        f"The ranking by popularity, for which nothing is trained: {metric} {score(popular)}; "
         f"{'the ticket' if isinstance(ticket, Ticket) else 'dense'} against it: "
         f"{change(ticket.test[metric], popular)}."
     )
@@ -161,8 +352,8 @@ def _how_sure(report: Report, num_users: int | None) -> Iterator[str]:
     several = len(report.seeds) > 1
     for reading, ticket in _tickets(report):
         yield (
-            f"{reading}{_interval(ticket.difference)}; {_p(ticket.p_adjusted)}, adjusted by "
-            f"Holm for {_count(len(report.rounds), 'round')}."
+            f"{reading}{_ends(ticket.difference)}; {_p(ticket.p_adjusted)}, adjusted by "
+            f"Holm for {count(len(report.rounds), 'round')}."
         )
     if report.rounds:
         yield (
@@ -176,8 +367,8 @@ def _how_sure(report: Report, num_users: int | None) -> Iterator[str]:
         )
     planned = report.config.get("seeds", 1)
     so_far = f" of {planned} so far" if len(report.seeds) < planned else ""
-    users = "" if num_users is None else f" {_count(num_users, 'user')} of test."
-    yield f"{_count(len(report.seeds), 'seed')}{so_far}.{users}"
+    users = "" if num_users is None else f" {count(num_users, 'user')} of test."
+    yield f"{count(len(report.seeds), 'seed')}{so_far}.{users}"
 
 
 def _tickets(report: Report) -> Iterator[tuple[str, Ticket]]:
@@ -191,7 +382,7 @@ def _tickets(report: Report) -> Iterator[tuple[str, Ticket]]:
 
 def _place(report: Report, ticket: Ticket) -> str:
     return (
-        f"round {ticket.round} of {report.config['rounds']}: density {ticket.density:.2%}, "
+        f"round {ticket.round} of {report.config['rounds']}: density {percent(ticket.density)}, "
         f"{ticket.remaining:,} of {report.dense.remaining:,} entries remain"
     )
 
@@ -202,14 +393,12 @@ def _floor(report: Report) -> str:
 
 
 def _value(result: RoundResult, metric: str) -> str:
-    spread = f" ± {result.test_sd[metric]:.4f}" if result.test_sd else ""
-    return f"{result.test[metric]:.4f}{spread}"
+    return score(result.test[metric], result.test_sd[metric] if result.test_sd else None)
 
 
-def _interval(difference: Difference | None) -> str:
-    if difference is None or difference.low is None or difference.high is None:
-        return "no 95% interval"
-    return f"95% interval {difference.low:+.1%} to {difference.high:+.1%}"
+def _ends(difference: Difference) -> str:
+    ends = interval(difference)
+    return f"95% interval {ends}" if ends else "no 95% interval"
 
 
 def _p(value: float) -> str:
@@ -218,7 +407,3 @@ def _p(value: float) -> str:
 
 def _epochs(result: RoundResult) -> str:
     return f"best epoch {number(result.best_epoch)} of {number(result.epochs)} trained"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyg_lth.errors import InputError
+from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
 
 Settings = dict[str, Any]
@@ -79,35 +79,11 @@ class _File(BaseModel):
     grid: dict[str, Annotated[list[str | None], Field(min_length=1)]] = Field(min_length=1)
 
 
-class _Loader(yaml.SafeLoader):
-    """Leaves all values but null as they are written, and refuses a key that stands twice.
-
-    YAML 1.1 takes ``1e-3`` for text and ``no`` for a truth value; the settings know better what
-    they are.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a dictionary of a mapping."""
-        keys = [key.value for key, _ in node.value]
-        for key, (place, _) in zip(keys, node.value, strict=True):
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key} stands there twice", problem_mark=place.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(":null")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def read_cells(file: Path, complete: Complete) -> list[Cell]:
     """Read the cells of a sweep, in the order of the file; the last key varies fastest.
 
     Args:
-        file: A YAML file with ``out``, the folder of the runs; ``settings``, which all cells
+        file: YAML or JSON with ``out``, the folder of the runs; ``settings``, which all cells
             share; and ``grid``, a list of values for each of the other settings.
         complete: Checks the settings of a cell and fills in the defaults.
 
@@ -250,15 +226,7 @@ def _result(cell: Cell, outcome: Outcome, ran: bool, complete: Complete) -> Resu
 
 
 def _read(file: Path) -> _File:
-    try:
-        content = yaml.load(file.read_bytes(), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise InputError(f"{file}{line}: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} must hold out, settings and grid; see pyg-lth sweep --help")
+    content = read_settings(file)
     try:
         return _File.model_validate(content)
     except ValidationError as error:

@@ -168,7 +168,7 @@ def _round(folder: RunFolder, round: int | None) -> int:
     if report.sparsest_winner is None:
         raise InputError(
             f"no ticket of {folder.path} wins: name a round from 0 to {len(report.rounds)} with "
-            "--round"
+            "`round`"
         )
     return report.sparsest_winner.round
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import mmap
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyg_lth.errors import InputError
+from pyg_lth.tickets.files import replacing
 
 FORMAT = "pyg-lth-ticket"
 VERSION = "1"
@@ -75,6 +75,9 @@ def write(path: Path, kind: Kind, about: Mapping[str, Any], tensors: Mapping[str
         kind: What it holds.
         about: What is known of it, for JSON.
         tensors: One-dimensional arrays.
+
+    Raises:
+        InputError: If it cannot be written.
     """
     # The widest come first, so that each lies at a multiple of its width.
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
@@ -109,17 +112,8 @@ def write(path: Path, kind: Kind, about: Mapping[str, Any], tensors: Mapping[str
     for part in parts:
         digest.update(part)
     parts[1] = text.replace(_sealed("0" * _DIGITS), _sealed(digest.hexdigest()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
 
 
 def read(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:

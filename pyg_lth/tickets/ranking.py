@@ -25,6 +25,9 @@ _ENTRIES_AT_ONCE = 1 << 18
 _MANY_USERS = 64
 _DENSE_BYTES_AT_MOST = 1 << 30
 
+# Up to so many users, each is multiplied with the items as they are stored.
+_FEW_USERS = 4
+
 # Items that a first look takes together.
 _GROUP = 64
 
@@ -38,6 +41,9 @@ class Rows(Protocol):
     def rows(self, index: Any) -> Floats:
         """Some rows, shape ``[n, dim]``: of integers or a slice."""
 
+    def dot(self, vector: Floats, rows: slice) -> Floats:
+        """The inner products of some rows with a vector, to rounding, shape ``[n]``."""
+
 
 class DenseRows:
     """Embeddings of an array."""
@@ -49,6 +55,11 @@ class DenseRows:
         """Some rows, shape ``[n, dim]``."""
         rows: Floats = self._table[index]
         return rows
+
+    def dot(self, vector: Floats, rows: slice) -> Floats:
+        """The inner products of some rows with a vector, shape ``[n]``."""
+        products: Floats = self._table[rows] @ vector
+        return products
 
 
 class Items:
@@ -82,6 +93,10 @@ class Items:
     def scores(self, users: Floats) -> Floats:
         """The score of each item for each user, to rounding, shape ``[n, items]``."""
         scores = np.empty((len(users), self.number), np.float32)
+        if len(users) <= _FEW_USERS:
+            for user, row in zip(users, scores, strict=True):
+                row[:] = self.table.dot(user, slice(self.begin, self.begin + self.number))
+            return scores
         for block in self.blocks():
             np.matmul(users, self.rows(block).T, out=scores[:, block])
         return scores

@@ -245,6 +245,33 @@ class CompactTable:
             out *= scale[:, None]
         return out
 
+    def dot(self, vector: Floats, rows: slice) -> Floats:
+        """Multiply some rows with a vector, without their dense form.
+
+        Args:
+            vector: Shape ``[dim]``.
+            rows: Which, a slice with both ends.
+
+        Returns:
+            The inner products, to rounding, shape ``[n]``, float32.
+        """
+        if not self._sparse:
+            at = slice(rows.start * self.width, rows.stop * self.width)
+            out = self._at(at).reshape(-1, self.width) @ vector[: self.width]
+            if "scales" in self.tensors:
+                out *= quantization.from_bfloat16(self.tensors["scales"][rows])
+            return out
+        begin, end = self._offsets[[rows.start, rows.stop]].tolist()
+        filled = np.flatnonzero(self.counts[rows])
+        out = np.zeros(rows.stop - rows.start, np.float32)
+        if filled.size:
+            products = np.take(vector, self._columns[begin:end])
+            products *= self._at(slice(begin, end))
+            out[filled] = np.add.reduceat(products, self._offsets[rows][filled] - begin)
+        if "scales" in self.tensors:
+            out *= self._scale_of_row[rows]
+        return out
+
     def to_dense(self) -> Floats:
         """The whole table, shape ``[rows, dim]``, float32."""
         dense = np.empty((self.num_rows, self.dim), np.float32)
@@ -259,12 +286,8 @@ class CompactTable:
         Returns:
             Shapes ``[rows + 1]``, ``[n]`` and ``[n]``; a stored zero is an entry too.
         """
-        if self.form == "columns":
-            columns = self.tensors["columns"].astype(np.int64)
-        elif self.form == "bitmap":
-            size = self.num_rows * self.dim
-            bits = np.unpackbits(self.tensors["bits"], count=size, bitorder="little")
-            columns = np.flatnonzero(bits) % self.dim
+        if self._sparse:
+            columns = self._columns.astype(np.int64)
         else:
             columns = np.tile(np.arange(self.width), self.num_rows)
         found = self._at(np.arange(columns.size))
@@ -276,10 +299,13 @@ class CompactTable:
     def _sparse(self) -> bool:
         return bool(_PLACES[self.form])
 
-    def _at(self, at: Integers) -> Floats:
+    def _at(self, at: Integers | slice) -> Floats:
         """The values at some places, in their shape, not yet scaled."""
         stored = self.tensors["values"]
-        codes = quantization.unpack(stored, at) if self.kind == "int4" else stored[at]
+        if self.kind != "int4":
+            return quantization.decode(stored[at], self.kind)
+        place = np.arange(at.start, at.stop) if isinstance(at, slice) else at
+        codes = quantization.unpack(stored, place)
         return quantization.decode(codes, self.kind)
 
     @functools.cached_property
@@ -289,6 +315,20 @@ class CompactTable:
         offsets = np.zeros(self.num_rows + 1, np.int32 if number < 1 << 31 else np.int64)
         np.cumsum(self.counts, out=offsets[1:])
         return offsets
+
+    @functools.cached_property
+    def _columns(self) -> Array:
+        """The column of each value of a form that has places, shape ``[n]``."""
+        if self.form == "columns":
+            return self.tensors["columns"]
+        columns = np.empty(self.stored, places.column_type(self.dim))
+        place = 0
+        for begin in range(0, self.num_rows, places.ROWS_AT_ONCE):
+            rows = np.arange(begin, min(begin + places.ROWS_AT_ONCE, self.num_rows))
+            found = np.nonzero(places.at_rows(self.tensors["bits"], rows, self.dim))[1]
+            columns[place : place + found.size] = found
+            place += found.size
+        return columns
 
     @functools.cached_property
     def _scale_of_row(self) -> Floats:

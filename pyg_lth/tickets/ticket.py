@@ -257,6 +257,25 @@ class Ticket:
         """
         return self._final.rows(slice(0, self.table.num_rows))
 
+    def seen(self, users: npt.ArrayLike | slice) -> Lists:
+        """What users had in training and validation, which lists leave out.
+
+        Args:
+            users: Their indices, shape ``[n]``, or a slice.
+
+        Returns:
+            Row pointers, shape ``[n + 1]``, and indices of items, ascending within a user.
+        """
+        train = self.train.of_users(users)
+        if self.valid is None:
+            return train
+        return _merged(train, self.valid.of_users(users), self.num_items)
+
+    def item_keys(self) -> Integers:
+        """An integer for each item, shape ``[items]``: its id, or its index where ids are text."""
+        every = np.arange(self.num_items)
+        return every if self.item_ids.is_text else np.array(self.item_ids.at(every), np.int64)
+
     def rank(
         self, users: npt.ArrayLike | slice, k: int = 20, exclude_seen: bool = True
     ) -> tuple[Integers, Floats]:
@@ -272,7 +291,7 @@ class Ticket:
             scores the lower index; a place that no item takes holds the number of items.
         """
         index = np.arange(self.num_users)[users] if isinstance(users, slice) else np.asarray(users)
-        seen = self._seen(users) if exclude_seen else _empty(index.size)
+        seen = self.seen(users) if exclude_seen else _empty(index.size)
         return rank(self._final.rows(index), self._items, seen, k)
 
     def recommend(
@@ -297,7 +316,7 @@ class Ticket:
         index = [self.user_ids.index_of(user) for user in users]
         known = np.array([place for place in index if place is not None], np.int64)
         rows = [row for row, place in enumerate(index) if place is not None]
-        seen = self._seen(known) if exclude_seen else _empty(known.size)
+        seen = self.seen(known) if exclude_seen else _empty(known.size)
         out = _merged(seen, self._excluded([users[row] for row in rows], exclude), self.num_items)
         answers: dict[int, Recommendation] = {}
         if rows:
@@ -391,12 +410,6 @@ class Ticket:
 
     def _popular(self, without: Lists, k: int) -> tuple[Integers, Floats]:
         return rank(np.ones((without[0].size - 1, 1), np.float32), self._popularity, without, k)
-
-    def _seen(self, users: npt.ArrayLike | slice) -> Lists:
-        train = self.train.of_users(users)
-        if self.valid is None:
-            return train
-        return _merged(train, self.valid.of_users(users), self.num_items)
 
     def _known(self, items: Sequence[Id]) -> Integers:
         places = (self.item_ids.index_of(item) for item in items)

@@ -125,7 +125,7 @@ class Training:
         if not math.isfinite(record.loss):
             raise InputError(
                 f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
-                "training diverged; lower --lr"
+                "training diverged; lower `lr`"
             )
         # A display reads the progress from its own thread, so the record of the best epoch must
         # stand in the history before it is called the best.

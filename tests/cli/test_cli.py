@@ -120,6 +120,26 @@ def test_flags_take_precedence_over_the_file_and_the_file_over_defaults(run, tmp
     assert (shown["layers"], shown["dim"]) == (0, 32)
 
 
+@pytest.mark.parametrize(
+    "text", ['{"rounds": 7, "lr": 1e-2, "user_col": null}', "rounds: 7\nlr: 1e-2\nuser_col:\n"]
+)
+def test_a_settings_file_is_yaml_or_json(run, tmp_path, text):
+    file = tmp_path / "settings"
+    file.write_text(text)
+    code, out, _ = run("prune", "--config", file, "--print-config")
+    shown = json.loads(out)
+    assert code == 0
+    assert (shown["rounds"], shown["lr"], shown["user_col"]) == (7, 0.01, None)
+
+
+def test_commands_come_in_the_order_of_their_importance(run):
+    names = ["prune", "train", "sweep", "report", "compare", "plot"]
+    listed = run("--help")[1].partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in listed if line[2:3].isalpha()][:6] == names
+    listed = run("datasets", "--help")[1].partition("Commands:")[2].split()
+    assert listed.index("list") < listed.index("info") < listed.index("prepare")
+
+
 def test_the_printed_settings_are_a_settings_file(run, tmp_path):
     _, out, _ = run("prune", "--rounds", 3, "--print-config")
     file = tmp_path / "settings.json"
@@ -137,10 +157,14 @@ def test_the_printed_settings_are_a_settings_file(run, tmp_path):
         (["prune", "--lr", "nan"], ["--lr nan"]),
         (["prune", "--model", "mf", "--layers", "2"], ["mf has no propagation layers"]),
         (["prune", "--speed", "9"], ["--speed"]),
+        (
+            ["prune", "--method", "reinit", "--rewind-epoch", "2"],
+            ["--rewind-epoch does not go with --method reinit"],
+        ),
         (["sparsify"], ["sparsify"]),
         (["prune", "--dataset", "gowala"], ["gowala", "gowalla"]),
         (["prune", "--dataset", "log.csv"], ["log.csv"]),
-        (["prune", "--core", "5"], ["core", "synthetic"]),
+        (["prune", "--core", "5"], ["--core", "synthetic"]),
         (["prune", "--config", "absent.json"], ["absent.json"]),
         (["prune", "--resume", "absent"], ["absent", "config.json"]),
         (["prune", "--resume", "absent", "--rounds", "3"], ["--rounds", "--resume"]),
@@ -158,7 +182,7 @@ def test_bad_usage_is_refused_in_one_line(run, arguments, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rounds: 3", ["settings.json", "not JSON"]),
+        ('{"rounds"', ["settings.json", "line 1"]),
         ("[3]", ["settings.json", "object"]),
         ('{"round": 3}', ["settings.json: round", "no such setting"]),
         ('{"rounds": -3}', ["settings.json: rounds -3"]),
@@ -182,7 +206,7 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_line(run):
 
 def test_a_folder_with_a_run_is_not_overwritten(run):
     run("train", *SHORT, "--out", "kept")
-    assert_refused(run("train", *SHORT, "--out", "kept"), "--resume kept", "--out")
+    assert_refused(run("train", *SHORT, "--out", "kept"), "--resume", "--out")
 
 
 def test_a_finished_run_resumes_to_the_same_report(run):
@@ -202,7 +226,7 @@ def test_a_dense_run_resumes_too(run):
 def test_a_damaged_run_is_refused_in_one_line(run, text):
     Path("kept").mkdir()
     Path("kept/config.json").write_bytes(text.encode("latin-1"))
-    assert_refused(run("prune", "--resume", "kept"), "kept/config.json", "JSON")
+    assert_refused(run("prune", "--resume", "kept"), "kept/config.json")
 
 
 def test_report_shows_runs_again(run):

@@ -6,7 +6,7 @@ import pexpect
 import pyte
 import pytest
 
-from pyg_lth.results.report import COLUMNS
+from pyg_lth.results.text import COLUMNS
 
 PROGRAM = ["-c", "from pyg_lth.cli import main; main()"]
 ARGUMENTS = ["prune", "--model", "mf", "--rounds", "3", "--max-epochs", "60", "--out", "kept"]

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from pyg_lth.tickets import Ticket
+from pyg_lth.tickets.exporters import EXPORTERS
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,25 @@ def test_export_prints_the_path_alone_and_prune_names_it(exported, run, monkeypa
     code, out, err = run("export", "run", "--round", "0")
     assert (code, out) == (0, "run/round-000.ticket\n")
     assert "pyg-lth recommend run/round-000.ticket --user" in err
+
+
+@pytest.mark.parametrize("kind", EXPORTERS)
+def test_export_writes_each_format(exported, run, monkeypatch, tmp_path, kind):
+    monkeypatch.chdir(exported)
+    code, out, _ = run("export", "run", "--round", "1", "--format", kind, "--out", tmp_path / "any")
+    assert (code, out) == (0, f"{tmp_path / 'any'}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["any"]
+
+
+def test_export_without_what_a_format_needs_is_one_line(exported, run, monkeypatch):
+    monkeypatch.chdir(exported)
+    monkeypatch.setitem(sys.modules, "usearch", None)
+    code, out, err = run("export", "run", "--format", "usearch")
+    assert (code, out) == (2, "")
+    assert err == (
+        "Error: the format usearch needs usearch, which is not installed: "
+        'pip install "pyg-lth[usearch]"\n'
+    )
 
 
 def test_inspect_weighs_against_the_three_dense_tables(ticket, run):

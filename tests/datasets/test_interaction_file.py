@@ -370,8 +370,11 @@ def test_parquet_types(tmp_path):
         ({"test_file": "x.csv", "split_seed": 1}, "the test file is given, so nothing is split"),
         ({"test_file": "x.csv"}, "x.csv: cannot be read (No such file"),
         ({"user_col": "item_id"}, "one column cannot play two parts"),
-        ({"core": 99}, "nothing is left when each user and item needs 99 interactions; lower core"),
-        ({"rating_col": "stars", "min_rating": 9}, "no stars is 9 or more; lower min_rating"),
+        (
+            {"core": 99},
+            "nothing is left when each user and item needs 99 interactions; lower `core`",
+        ),
+        ({"rating_col": "stars", "min_rating": 9}, "no stars is 9 or more; lower `min_rating`"),
     ],
 )
 def test_bad_options(tmp_path, options, message):

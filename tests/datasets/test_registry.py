@@ -76,11 +76,14 @@ def test_name_and_path(tmp_path):
         ({"dataset": "zzz"}, "unknown data set 'zzz': choose a file or one of synthetic, yelp2018"),
         ({"dataset": ""}, "unknown data set ''"),
         ({"dataset": "no/such.csv"}, "no/such.csv: no such file"),
-        ({"core": 3}, "option core does not apply to synthetic, which takes no options; leave it"),
+        (
+            {"core": 3},
+            "option `core` does not apply to synthetic, which takes no options; leave it",
+        ),
         (
             {"dataset": "kwai", "user_col": "u"},
-            "option user_col does not apply to kwai, which takes positive, start_time, end_time, "
-            "core, split_seed; leave it out",
+            "option `user_col` does not apply to kwai, which takes `positive`, `start_time`, "
+            "`end_time`, `core`, `split_seed`; leave it out",
         ),
     ],
 )

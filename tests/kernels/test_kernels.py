@@ -297,7 +297,7 @@ def test_more_nodes_than_int32_can_count_are_refused():
     # As wide as that without the memory.
     rowptr = torch.zeros(1, dtype=torch.int64).expand(2**31 + 2)
     none = torch.empty(0, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"counts nodes in int32.*--propagation csr"):
+    with pytest.raises(InputError, match=r"counts nodes in int32.*`propagation=csr`"):
         propagation.BACKENDS["native"](none, none, torch.empty(0), rowptr)
 
 
@@ -378,7 +378,7 @@ def test_without_a_library_auto_is_csr(without_library, joint_edges):
 
 
 def test_without_a_library_native_names_the_remedy(without_library, joint_edges):
-    with pytest.raises(InputError, match="--propagation csr") as error:
+    with pytest.raises(InputError, match="`propagation=csr`") as error:
         Propagation(joint_edges(6, 4, 12, seed=0), 10, "native")
     message = str(error.value)
     assert "\n" not in message

@@ -14,7 +14,7 @@ from pyg_lth.lottery import evidence, rounds
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.pruning import selection
-from pyg_lth.results.report import conclusion
+from pyg_lth.results.text import conclusion
 
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 
@@ -166,7 +166,7 @@ def test_late_rewinding_restarts_from_that_epoch_of_the_dense_round(
 
 @pytest.mark.parametrize("method", ["reinit", "finetune", "lr-rewind"])
 def test_late_rewinding_is_refused_where_nothing_is_rewound(small_graph, quick_config, method):
-    with pytest.raises(InputError, match=f"--rewind-epoch does not go with --method {method}"):
+    with pytest.raises(InputError, match=f"`rewind_epoch` does not go with `method={method}`"):
         find_tickets(small_graph, quick_config(method=method, rewind_epoch=1))
 
 
@@ -274,7 +274,7 @@ def test_masks_are_taken_from_another_run(small_graph, quick_config, tmp_path, o
     [
         ({"rounds": 3}, "has masks of 2 rounds"),
         ({"dim": 5}, "of another graph or dimension"),
-        ({"method": "dynamic"}, "does not go with --method dynamic"),
+        ({"method": "dynamic"}, "does not go with `method=dynamic`"),
         ({"mask_from": "nowhere"}, "holds no run"),
     ],
 )

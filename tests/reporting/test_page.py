@@ -14,8 +14,8 @@ import pytest
 from pyg_lth import PruneConfig, Report, find_tickets, train
 from pyg_lth.cli.settings import PruneSettings
 from pyg_lth.reporting.page import to_html
-from pyg_lth.results.report import COLUMNS, table_rows, title
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import COLUMNS, table_rows, title
 
 DANGEROUS = "<script>document.title='owned'</script>&\"'>.csv"
 WIDTHS = (1280, 375)

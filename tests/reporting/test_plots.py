@@ -317,7 +317,7 @@ def test_more_runs_than_colours_still_look_unlike(edited):
 
 def test_runs_of_another_metric_are_refused(finished, edited):
     other = edited(config={"topk": 10})
-    with pytest.raises(InputError, match=r"recall@10 and recall@5: .*--topk"):
+    with pytest.raises(InputError, match=r"recall@10 and recall@5: .*`topk`"):
         draw(finished, other)
 
 

@@ -7,15 +7,8 @@ import pytest
 from pyg_lth import PruneConfig, Report, TrainConfig
 from pyg_lth.evaluation.degree_groups import Groups, GroupSizes
 from pyg_lth.evaluation.significance import Difference
-from pyg_lth.results.report import (
-    COLUMNS,
-    Popularity,
-    RoundResult,
-    caption,
-    conclusion,
-    table_rows,
-    to_markdown,
-)
+from pyg_lth.results.report import Popularity, RoundResult
+from pyg_lth.results.text import COLUMNS, caption, conclusion, table_rows, to_markdown
 
 
 def metrics(recall):

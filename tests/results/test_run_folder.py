@@ -69,7 +69,9 @@ def assert_refused(match, *args, run_dir, **kwargs):
 
 
 def test_a_folder_that_holds_a_run_is_not_begun_again(small_graph, quick_config, folder):
-    assert_refused(r"already holds a run.*--resume", small_graph, quick_config(), run_dir=folder)
+    assert_refused(
+        r"already holds a run.*`resume`.*`run_dir`", small_graph, quick_config(), run_dir=folder
+    )
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(small_graph, quick_config, tmp_path):
@@ -171,7 +173,7 @@ def test_a_damaged_report_is_one_line_that_names_it(folder, damage):
 
 def test_a_folder_whose_dense_round_is_not_done_has_no_report(small_graph, quick_config, tmp_path):
     break_off(small_graph, quick_config(), tmp_path, round=0)
-    with pytest.raises(InputError, match=r"no report yet.*--resume"):
+    with pytest.raises(InputError, match=r"no report yet.*`resume`"):
         RunFolder(tmp_path).read_report()
 
 

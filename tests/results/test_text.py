@@ -108,7 +108,7 @@ def test_how_much_is_values_relative_difference_and_interval():
 
 def test_over_seeds_the_values_have_standard_deviations():
     text = answer(over_seeds(result(1, 0.5, p_value=0.01)), MUCH)
-    assert "0.5000 ± 0.0000 against dense's 0.4000 ± 0.0000" in text
+    assert "0.5000±0.0000 against dense's 0.4000±0.0000" in text
 
 
 def test_what_cannot_be_computed_is_said_to_be_missing():

@@ -134,6 +134,17 @@ def test_sizes_at_the_scale_of_gowalla(tmp_path, density, limits):
         assert size <= 1.03 * least + 4096
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize(("dim", "density"), [(5, 0.4), (300, 0.1), (8, 0)])
+def test_rows_are_multiplied_as_if_they_were_dense(form, values, dim, density):
+    compact = CompactTable.from_dense(random_table(9, dim, density), values=values, form=form)
+    vector = np.random.default_rng(1).standard_normal(dim).astype(np.float32)
+    for rows in (slice(0, 9), slice(3, 8), slice(4, 4)):
+        naive = [sum(a * b for a, b in zip(row, vector, strict=True)) for row in compact.rows(rows)]
+        np.testing.assert_allclose(compact.dot(vector, rows), naive, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("table", "given", "message"),
     [
