@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyg_lth.tickets.quantization import VALUES, Values
+
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -35,7 +37,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         compiled = ctypes.CDLL(found.origin)
-        for function in (compiled.rank_items, compiled.gather):
+        for function in (compiled.rank_items, compiled.gather, compiled.take_rows):
             function.restype = None
     except (OSError, AttributeError):
         return None
@@ -95,6 +97,32 @@ class Ranking:
             *(rowptr, items, k, best, ranked),
         )
         return ranked, best
+
+
+def take_rows(
+    rows: Integers,
+    offsets: Integers,
+    columns: Array,
+    values: Array,
+    kind: Values,
+    scales: Floats | None,
+    dim: int,
+) -> Floats:
+    """Rows of a table that is stored as columns; all of them must be there.
+
+    Args:
+        rows: Which, shape ``[n]``.
+        offsets: Where the entries of each row begin, shape ``[rows + 1]``.
+        columns: The column of each entry, one or two bytes each.
+        values: The code of each entry.
+        kind: What the codes are.
+        scales: Of each row, shape ``[rows]``, or :obj:`None`.
+        dim: Columns of the table.
+    """
+    out = np.empty((rows.size, dim), np.float32)
+    wide, code = int(columns.itemsize == 2), VALUES.index(kind)
+    _call("take_rows", rows, rows.size, offsets, columns, wide, values, code, scales, dim, out)
+    return out
 
 
 def product(rowptr: Integers, column: Array, weight: Floats, x: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyg_lth.errors import InputError
-from pyg_lth.tickets import container, places, quantization
+from pyg_lth.tickets import container, native, places, quantization
 from pyg_lth.tickets.container import malformed
 from pyg_lth.tickets.places import Form
 from pyg_lth.tickets.quantization import Floats, Values
@@ -223,13 +223,19 @@ class CompactTable:
             row = np.asarray(index, np.int64).reshape(-1)
             if row.size and not -self.num_rows <= row.min() <= row.max() < self.num_rows:
                 raise IndexError(f"a row is outside the {self.num_rows:,} of the table")
-            row = row % self.num_rows
+            if row.size and row.min() < 0:
+                row = row % self.num_rows
+        if self.form == "columns" and native.library():
+            stored = self.tensors["columns"], self.tensors["values"]
+            return native.take_rows(
+                row, self._offsets, *stored, self.kind, self.row_scales, self.dim
+            )
         out = np.zeros((row.size, self.dim), np.float32)
         if not self._sparse:
             at = row[:, None] * self.width + np.arange(self.width)
             out[:, : self.width] = self._at(at)
-            if "scales" in self.tensors:
-                out *= quantization.from_bfloat16(self.tensors["scales"][row])[:, None]
+            if self.row_scales is not None:
+                out *= self.row_scales[row][:, None]
             return out
         counts = self.counts[row].astype(np.int64)
         ends = np.cumsum(counts)
@@ -240,9 +246,8 @@ class CompactTable:
             out.reshape(-1)[line + self.tensors["columns"][at]] = self._at(at)
         else:
             out[places.at_rows(self.tensors["bits"], row, self.dim)] = self._at(at)
-        if "scales" in self.tensors:
-            scale = self._scale_of_row[row]
-            out *= scale[:, None]
+        if self.row_scales is not None:
+            out *= self.row_scales[row][:, None]
         return out
 
     def dot(self, vector: Floats, rows: slice) -> Floats:
@@ -258,8 +263,8 @@ class CompactTable:
         if not self._sparse:
             at = slice(rows.start * self.width, rows.stop * self.width)
             out = self._at(at).reshape(-1, self.width) @ vector[: self.width]
-            if "scales" in self.tensors:
-                out *= quantization.from_bfloat16(self.tensors["scales"][rows])
+            if self.row_scales is not None:
+                out *= self.row_scales[rows]
             return out
         begin, end = self._offsets[[rows.start, rows.stop]].tolist()
         filled = np.flatnonzero(self.counts[rows])
@@ -268,8 +273,8 @@ class CompactTable:
             products = np.take(vector, self._columns[begin:end])
             products *= self._at(slice(begin, end))
             out[filled] = np.add.reduceat(products, self._offsets[rows][filled] - begin)
-        if "scales" in self.tensors:
-            out *= self._scale_of_row[rows]
+        if self.row_scales is not None:
+            out *= self.row_scales[rows]
         return out
 
     def to_dense(self) -> Floats:
@@ -291,9 +296,9 @@ class CompactTable:
         else:
             columns = np.tile(np.arange(self.width), self.num_rows)
         found = self._at(np.arange(columns.size))
-        if "scales" in self.tensors:
-            found = found * np.repeat(self._scale_of_row, self.counts)
-        return self._offsets.astype(np.int64), columns, found
+        if self.row_scales is not None:
+            found = found * np.repeat(self.row_scales, self.counts)
+        return self._offsets, columns, found
 
     @property
     def _sparse(self) -> bool:
@@ -311,8 +316,7 @@ class CompactTable:
     @functools.cached_property
     def _offsets(self) -> Array:
         """Where the values of each row begin, shape ``[rows + 1]``."""
-        number = int(self.counts.sum(dtype=np.int64))
-        offsets = np.zeros(self.num_rows + 1, np.int32 if number < 1 << 31 else np.int64)
+        offsets = np.zeros(self.num_rows + 1, np.int64)
         np.cumsum(self.counts, out=offsets[1:])
         return offsets
 
@@ -331,8 +335,10 @@ class CompactTable:
         return columns
 
     @functools.cached_property
-    def _scale_of_row(self) -> Floats:
-        """The scale of each row, 0 for one without an entry."""
+    def row_scales(self) -> Floats | None:
+        """The scale of each row, 0 for one without an entry; :obj:`None` where none is needed."""
+        if "scales" not in self.tensors:
+            return None
         scale = np.zeros(self.num_rows, np.float32)
         scale[self.counts > 0] = quantization.from_bfloat16(self.tensors["scales"])
         return scale
