@@ -18,6 +18,7 @@ from pyg_lth.config import TrainConfig
 from pyg_lth.datasets import DatasetError, DatasetOptions, load_dataset
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
@@ -66,7 +67,7 @@ def draw(problem: Problem) -> tuple[list[Tensor], float]:
 def training_step(problem: Problem) -> Task:
     """Sampling, propagation, loss, backward and Adam on one batch."""
     initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
     step = training.quickest_step()
     batches, share = draw(problem)
     source = itertools.cycle(batches)
@@ -81,7 +82,7 @@ def training_step(problem: Problem) -> Task:
 def training_epoch(problem: Problem) -> Task:
     """As many triplets as there are train interactions."""
     initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
     step = training.quickest_step()
     source = torch.Generator(problem.device).manual_seed(0)
 
@@ -96,7 +97,7 @@ def training_epoch(problem: Problem) -> Task:
 def trained_embedding(problem: Problem, epochs: int) -> Tensor:
     """What an evaluation ranks by after some epochs, shape ``[num_nodes, dim]``."""
     initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
     source = torch.Generator(problem.device).manual_seed(0)
     for _ in range(epochs):
         for batch in problem.sampler.epoch(source):

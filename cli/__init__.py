@@ -1,6 +1,7 @@
 """The command line: parses, calls one library function, shows."""
 
 import sys
+import warnings
 
 import click
 
@@ -58,6 +59,8 @@ def main() -> None:
     The exit code is 0 (done), 1 (a run of a sweep failed), 2 (bad usage or input) or 130 (Ctrl-C).
     """
     runtime.tune()
+    # A plugin that cannot be used is one line, without the place in this package that noticed.
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(prog_name="pyg-lth", standalone_mode=False)
     except click.ClickException as error:
@@ -67,6 +70,10 @@ def main() -> None:
     except (InputError, DatasetError, OSError) as error:
         code = _fail(str(error))
     sys.exit(code)
+
+
+def _show_warning(message: Warning | str, *place: object) -> None:
+    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def _fail(message: str) -> int:

@@ -1,5 +1,6 @@
 """``pyg-lth doctor``: what this machine has, and what to mend."""
 
+import dataclasses
 import json
 
 import click
@@ -9,14 +10,21 @@ import click
 @click.option("--root", default="data", help="Folder that holds the data sets.  [default: data]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(root: str, as_json: bool) -> None:
-    """Show versions, device, propagation backends and which data sets are ready."""
+    """Show versions, device, propagation backends, plugins and which data sets are ready."""
     from pyg_lth.datasets import list_datasets
+    from pyg_lth.registry import plugins
     from pyg_lth.results.environment import check_backends, describe_environment
 
     environment, backends = describe_environment(), check_backends()
     ready = [entry["name"] for entry in list_datasets(root) if entry["ready"]]
     if as_json:
-        findings = {**environment, "propagation": backends, "datasets_ready": ready}
+        found = [dataclasses.asdict(plugin) for plugin in plugins()]
+        findings = {
+            **environment,
+            "propagation": backends,
+            "plugins": found,
+            "datasets_ready": ready,
+        }
         click.echo(json.dumps(findings, indent=2))
         return
     packages = environment["packages"]
@@ -29,6 +37,10 @@ def doctor(root: str, as_json: bool) -> None:
         "threads": environment["threads"],
         "memory": f"{environment['memory'] / 2**30:.1f} GiB",
         **{f"propagation {name}": finding for name, finding in backends.items()},
+        **{
+            f"plugin {plugin.name}": f"{plugin.distribution}: {plugin.error or 'ok'}"
+            for plugin in plugins()
+        },
         f"data sets ready in {root}": ", ".join(ready),
     }
     width = max(len(name) for name in lines)

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
+from pyg_lth.registry import Registry
 from pyg_lth.settings_file import read_settings
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -134,6 +135,9 @@ _FLAGS |= {"run_dir": "--out", "resume": "--resume", "round": "--round"}
 
 
 def _click_type(field: FieldInfo) -> Any:
+    for registry in field.metadata:
+        if isinstance(registry, Registry):
+            return click.Choice(registry.names())
     annotation = field.annotation
     if get_origin(annotation) in (types.UnionType, Union):
         annotation = next(part for part in get_args(annotation) if part is not type(None))

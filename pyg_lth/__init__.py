@@ -7,17 +7,27 @@ if TYPE_CHECKING:
     from pyg_lth.config import PruneConfig, TrainConfig
     from pyg_lth.errors import InputError
     from pyg_lth.lottery.callbacks import Callback
-    from pyg_lth.nn.backbones import MF, LightGCN
+    from pyg_lth.lottery.methods import Method
+    from pyg_lth.nn.backbones import MF, Backbone, LightGCN, TableModel
     from pyg_lth.nn.propagation import Propagation
     from pyg_lth.pruning.masks import Mask, apply_mask
+    from pyg_lth.registry import register_backbone, register_loss, register_method
     from pyg_lth.results.report import Report
     from pyg_lth.search import find_tickets, train
     from pyg_lth.tickets.compression import compress
+    from pyg_lth.training.losses import Loss
 
 # Names are imported when first used: `pyg-lth --help` must not wait for torch.
 _MODULES = {
+    "Backbone": "nn.backbones",
     "LightGCN": "nn.backbones",
     "MF": "nn.backbones",
+    "TableModel": "nn.backbones",
+    "Loss": "training.losses",
+    "Method": "lottery.methods",
+    "register_backbone": "registry",
+    "register_loss": "registry",
+    "register_method": "registry",
     "PruneConfig": "config",
     "TrainConfig": "config",
     "InputError": "errors",
@@ -33,17 +43,24 @@ _MODULES = {
 
 __all__ = [
     "MF",
+    "Backbone",
     "Callback",
     "InputError",
     "LightGCN",
+    "Loss",
     "Mask",
+    "Method",
     "Propagation",
     "PruneConfig",
     "Report",
+    "TableModel",
     "TrainConfig",
     "apply_mask",
     "compress",
     "find_tickets",
+    "register_backbone",
+    "register_loss",
+    "register_method",
     "train",
 ]
 

@@ -9,29 +9,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ModelName = Literal["lightgcn", "mf"]
+from pyg_lth.registry import BACKBONES, LossName, MethodName, ModelName
+
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
-MethodName = Literal[
-    "imp",
-    "oneshot",
-    "random",
-    "reinit",
-    "finetune",
-    "lr-rewind",
-    "pep",
-    "snip",
-    "dynamic",
-    "narrow",
-    "shuffle",
-]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
-LossName = Literal["bpr", "softmax"]
 BatchByName = Literal["user", "edge"]
 ThresholdName = Literal["table", "feature", "entry"]
 PresetName = Literal["honest", "paper"]
-
-DEFAULT_LAYERS: dict[str, int] = {"lightgcn": 3, "mf": 0}
 
 
 class TrainConfig(BaseModel):
@@ -90,13 +75,15 @@ class TrainConfig(BaseModel):
         """Fill in the number of layers that the backbone has when none is given."""
         if isinstance(values, dict) and values.get("layers") is None:
             model = values.get("model", cls.model_fields["model"].default)
-            values = {**values, "layers": DEFAULT_LAYERS.get(str(model), 0)}
+            values = {**values, "layers": BACKBONES.defaults(str(model)).get("layers", 0)}
         return values
 
     @model_validator(mode="after")
-    def _mf_has_no_layers(self) -> "TrainConfig":
-        if self.model == "mf" and self.layers != 0:
-            raise ValueError("mf has no propagation layers: leave layers out, or take lightgcn")
+    def _layers_where_there_are_some(self) -> "TrainConfig":
+        if self.layers and BACKBONES.defaults(self.model)["layers"] == 0:
+            raise ValueError(
+                f"{self.model} has no propagation layers: leave layers out, or take lightgcn"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from torch_geometric import nn
 
 from pyg_lth import Callback, InputError, Mask, find_tickets, kernels, train
-from pyg_lth.config import MethodName, PropagationName, ScopeName, TrainConfig
+from pyg_lth.config import PropagationName, ScopeName, TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import EDGE_TYPE, InteractionSplit
+from pyg_lth.nn.backbones import TABLE
+from pyg_lth.registry import METHODS
 
-METHODS, SCOPES = get_args(MethodName), get_args(ScopeName)
+NAMES, SCOPES = METHODS.names(), get_args(ScopeName)
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 
 
@@ -45,7 +47,7 @@ class Recorder(Callback):
 
     def on_round_end(self, result):
         self.calls.append("round end")
-        self.trained.append(self.training.best_weight)
+        self.trained.append(self.training.best_weights[TABLE])
 
 
 def search(graph, config, folder=None):
@@ -76,7 +78,7 @@ def config_of(quick_config):
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_every_round_keeps_exactly_what_its_budget_says(
     small_graph, config_of, entries_wanted, method, scope
 ):
@@ -108,7 +110,7 @@ def test_masks_of_imp_are_nested(small_graph, quick_config, model, scope):
         assert after != before
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"reinit", "finetune", "lr-rewind"}))
+@pytest.mark.parametrize("method", sorted(set(NAMES) - {"reinit", "finetune", "lr-rewind"}))
 def test_every_round_starts_at_mask_times_theta_0_bit_for_bit(
     small_graph, config_of, tmp_path, method
 ):
@@ -119,7 +121,7 @@ def test_every_round_starts_at_mask_times_theta_0_bit_for_bit(
         assert torch.equal(bits(start), bits(theta0 * mask.table))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", NAMES)
 def test_what_a_round_keeps_is_its_mask_and_its_best_weight(
     small_graph, config_of, tmp_path, method
 ):
@@ -200,7 +202,7 @@ def test_methods_share_the_dense_round(small_graph, quick_config):
         without_seconds(
             find_tickets(small_graph, quick_config(method=m, rounds=0)).dense.model_dump()
         )
-        for m in METHODS
+        for m in NAMES
     ]
     assert dense[1:] == dense[:-1]
 

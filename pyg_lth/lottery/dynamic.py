@@ -4,10 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from pyg_lth import seeding
 from pyg_lth.lottery.gradients import loss_gradient
+from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Budget, Mask
 from pyg_lth.training.problem import Problem
@@ -35,11 +34,11 @@ class Regrowth:
         self._budgets = budgets
         self._last = min(LAST_EPOCH, problem.config.max_epochs)
 
-    def __call__(self, weight: Tensor, mask: Mask, epoch: int) -> Mask:
+    def __call__(self, weights: Weights, mask: Mask, epoch: int) -> Mask:
         """Return the mask to go on with.
 
         Args:
-            weight: The table after the epoch, shape ``[num_nodes, dim]``.
+            weights: The parameters after the epoch.
             mask: What lives in it.
             epoch: Epochs trained.
         """
@@ -55,11 +54,11 @@ class Regrowth:
             dataclasses.replace(budget, keep=count)
             for budget, count in zip(self._budgets, exchanged, strict=True)
         ]
-        survivors = selection.prune(weight.abs().cpu(), mask, kept)
+        survivors = selection.prune(weights[TABLE].abs().cpu(), mask, kept)
         source = seeding.generator(
             self._problem.config.seed, "regrowth", self._round, epoch, device=self._problem.device
         )
-        gradient = loss_gradient(self._problem, weight, source)
+        gradient = loss_gradient(self._problem, weights, source)
         return survivors | selection.prune(gradient.abs().cpu(), ~survivors, grown)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyg_lth import seeding
 from pyg_lth.config import PruneConfig
 from pyg_lth.lottery.pep import ThresholdSearch
+from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Budget, Mask, budgets
 from pyg_lth.results.report import RoundResult
@@ -46,7 +47,7 @@ class Search:
         config: The settings.
         problem: What its trainings share.
         folder: Keeps the run.
-        initial: The initialisation θ₀, shape ``[num_nodes, dim]``.
+        theta0: The initialisation θ₀.
         results: The rounds so far; grows with them.
         train: Runs an auxiliary training, one that only finds a mask, to its end; takes the
             training and what to call after each of its epochs, and can be interrupted and resumed.
@@ -55,7 +56,7 @@ class Search:
     config: PruneConfig
     problem: Problem
     folder: RunFolder
-    initial: Tensor
+    theta0: Weights
     results: list[RoundResult]
     train: Callable[[Training, AfterEpoch], None]
 
@@ -64,9 +65,14 @@ class Search:
         users, shape = self.problem.split.num_users, self.initial.shape
         return budgets(self.config.scope, users, shape, self.config.amount, round)
 
-    def restart(self) -> Tensor:
+    @property
+    def initial(self) -> Tensor:
+        """The table of θ₀, shape ``[num_nodes, dim]``."""
+        return self.theta0[TABLE]
+
+    def restart(self) -> Weights:
         """θ₀, or what became of it in the epochs of the dense round before late rewinding's."""
-        return self.folder.read_late() if self.config.rewind_epoch else self.initial
+        return self.folder.read_late() if self.config.rewind_epoch else self.theta0
 
     def of_round(self, round: int) -> Found:
         """A finished round: its mask, its best table, and what it took to get there."""
@@ -114,7 +120,7 @@ def rewound(search: Search, round: int) -> Found:
         training = Training(search.problem, search.restart(), mask, before)
         search.train(training, lambda training: None)
         seconds = earlier.seconds + training.progress.total_seconds
-        folder.write_auxiliary(before, training.best_weight, seconds, mask)
+        folder.write_auxiliary(before, training.best_weights[TABLE], seconds, mask)
     return Found(*folder.read_auxiliary(before))
 
 
@@ -159,7 +165,7 @@ def thresholds(search: Search, round: int) -> Found:
         learning.progress.finished = True
 
     if not folder.has_auxiliary(round):
-        search.train(ThresholdSearch(search.problem, search.initial), keep_margins)
+        search.train(ThresholdSearch(search.problem, search.theta0), keep_margins)
     if not folder.has_auxiliary(round):
         raise OutOfReach(f"the learned thresholds reached no density below round {round - 1}'s")
     return Found(*folder.read_auxiliary(round))

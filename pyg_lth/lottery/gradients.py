@@ -3,28 +3,26 @@
 import torch
 from torch import Tensor
 
-from pyg_lth.nn.backbones import build_backbone
-from pyg_lth.training.losses import LOSSES
+from pyg_lth.nn.backbones import Weights, build_backbone
+from pyg_lth.registry import LOSSES
 from pyg_lth.training.problem import Problem
 
 
-def loss_gradient(problem: Problem, weight: Tensor, generator: torch.Generator) -> Tensor:
+def loss_gradient(problem: Problem, weights: Weights, generator: torch.Generator) -> Tensor:
     """Return the gradient of the mean loss over the batches of one epoch, without the L2 term.
 
     The embeddings are propagated once for all batches, which makes it cheap beside an epoch.
 
     Args:
         problem: What the trainings of a search share.
-        weight: The table to take the gradient at, shape ``[num_nodes, dim]``.
+        weights: The parameters to take the gradient of the table at.
         generator: Source of the batches, on the device of ``problem``.
 
     Returns:
         Shape ``[num_nodes, dim]``, on that device.
     """
     loss = LOSSES[problem.config.loss]
-    model = build_backbone(problem.config, weight.size(0), problem.device)
-    with torch.no_grad():
-        model.embedding.weight.copy_(weight)
+    model = build_backbone(problem.config, weights, problem.device)
     embedding = model.get_embedding(problem.propagation)
     leaf = embedding.detach().requires_grad_()
     for batch in problem.sampler.epoch(generator):

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from pyg_lth.config import MethodName
 from pyg_lth.lottery import evidence, rewinding
 from pyg_lth.lottery.evidence import Evidence
 from pyg_lth.pruning import criteria
+from pyg_lth.registry import METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +28,23 @@ class Method:
     regrows: bool = False
 
 
-METHODS: dict[MethodName, Method] = {
-    "imp": Method(criteria.magnitude, evidence.previous, rewinding.to_initialization),
-    "oneshot": Method(criteria.magnitude, evidence.dense, rewinding.to_initialization),
-    "random": Method(criteria.random, evidence.initial, rewinding.to_initialization),
-    "reinit": Method(criteria.magnitude, evidence.rewound, rewinding.to_fresh),
-    "finetune": Method(
-        criteria.magnitude, evidence.previous, rewinding.to_trained, rate_goes_on=True
-    ),
-    "lr-rewind": Method(criteria.magnitude, evidence.previous, rewinding.to_trained),
-    "pep": Method(criteria.given, evidence.thresholds, rewinding.to_initialization),
-    "snip": Method(criteria.saliency, evidence.initial, rewinding.to_initialization),
-    "dynamic": Method(criteria.random, evidence.initial, rewinding.to_initialization, regrows=True),
-    "narrow": Method(criteria.first_columns, evidence.initial, rewinding.to_initialization),
-    "shuffle": Method(criteria.given, evidence.shuffled, rewinding.to_initialization),
-}
+METHODS.extend(
+    __name__,
+    {
+        "imp": Method(criteria.magnitude, evidence.previous, rewinding.to_initialization),
+        "oneshot": Method(criteria.magnitude, evidence.dense, rewinding.to_initialization),
+        "random": Method(criteria.random, evidence.initial, rewinding.to_initialization),
+        "reinit": Method(criteria.magnitude, evidence.rewound, rewinding.to_fresh),
+        "finetune": Method(
+            criteria.magnitude, evidence.previous, rewinding.to_trained, rate_goes_on=True
+        ),
+        "lr-rewind": Method(criteria.magnitude, evidence.previous, rewinding.to_trained),
+        "pep": Method(criteria.given, evidence.thresholds, rewinding.to_initialization),
+        "snip": Method(criteria.saliency, evidence.initial, rewinding.to_initialization),
+        "dynamic": Method(
+            criteria.random, evidence.initial, rewinding.to_initialization, regrows=True
+        ),
+        "narrow": Method(criteria.first_columns, evidence.initial, rewinding.to_initialization),
+        "shuffle": Method(criteria.given, evidence.shuffled, rewinding.to_initialization),
+    },
+)

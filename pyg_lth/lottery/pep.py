@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pyg_lth.config import PruneConfig, ThresholdName
+from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.training.optimizers import DenseUpdate
 from pyg_lth.training.problem import Problem
@@ -51,11 +52,11 @@ class ThresholdSearch(Training):
     Args:
         problem: What the trainings of a search share; its config is a
             :class:`~pyg_lth.config.PruneConfig`.
-        initial: Where to start from, shape ``[num_nodes, dim]``.
+        initial: Where to start from.
     """
 
-    def __init__(self, problem: Problem, initial: Tensor):
-        super().__init__(problem, initial, Mask.ones(*initial.shape), round=0)
+    def __init__(self, problem: Problem, initial: Weights):
+        super().__init__(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
         # The highest mean of s so far, and the epoch of that.
         self._highest = torch.tensor([START, 0], dtype=torch.float64)
 
@@ -67,7 +68,7 @@ class ThresholdSearch(Training):
         self._threshold.to(embedding.weight.device)
         parametrize.register_parametrization(embedding, "weight", self._threshold)
         self._table: nn.Parameter = embedding.get_parameter("parametrizations.weight.original")
-        parameters = {"weight": self._table, "threshold": self._threshold.s}
+        parameters = {"weight": self._table, "threshold": self._threshold.s, **self._others}
         decay = {"threshold": DECAY}
         return DenseUpdate(self._model, parameters, self.problem.propagation, config.lr, decay)
 

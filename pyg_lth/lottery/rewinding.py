@@ -41,4 +41,7 @@ def to_fresh(initial: Tensor, trained: Tensor, generator: torch.Generator) -> Te
         trained: Not used.
         generator: Source of the draw, on the CPU.
     """
+    if initial.dim() < 2:
+        # Xavier knows no vectors; a backbone of one's own may have some, such as a bias.
+        return initial
     return torch.nn.init.xavier_uniform_(torch.empty_like(initial), generator=generator)

@@ -16,9 +16,11 @@ from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.lottery.dynamic import Regrowth
 from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
 from pyg_lth.lottery.gradients import loss_gradient
-from pyg_lth.lottery.methods import METHODS, Method
+from pyg_lth.lottery.methods import Method
+from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.registry import METHODS
 from pyg_lth.results.report import Popularity, Report, RoundResult
 from pyg_lth.results.run_folder import RunFolder, Stage
 from pyg_lth.training.problem import Problem
@@ -132,20 +134,26 @@ class Rounds:
         self._epochs += training.progress.history
         self._folder.write_epochs(self._epochs)
         users = {"user": self._evaluate_test.users, **test}
-        self._folder.write_round(result, training.best_mask, training.best_weight, users)
+        self._folder.write_round(result, training.best_mask, training.best_weights, users)
         return result
 
     def _prepare(self, round: int) -> tuple[Training, float]:
         """Return the training of a round, and the seconds that it took to find its mask."""
         search, initial = self._search, self._initial
         if round == 0 or search is None:
-            return Training(self._problem, initial, Mask.ones(*initial.shape), round), 0.0
+            return Training(self._problem, initial, Mask.ones(*initial[TABLE].shape), round), 0.0
         method = METHODS[search.config.method]
         found = self._find_mask(search, method, round)
         source = seeding.generator(search.config.seed, "rewinding", round)
+        # What a backbone has beside its table goes where the table goes.
+        trained = {**self._folder.read_weights(round - 1), TABLE: found.trained}
+        start = {
+            name: method.rewind(value, trained[name], source)
+            for name, value in sorted(search.restart().items())
+        }
         training = Training(
             self._problem,
-            method.rewind(search.restart(), found.trained, source),
+            start,
             found.mask,
             round,
             epochs_before=sum(int(r.best_epoch) for r in self._results)
@@ -168,7 +176,8 @@ class Rounds:
 
         def gradient(weight: Tensor) -> Tensor:
             source = seeding.generator(seed, "gradient", round, device=self._problem.device)
-            return loss_gradient(self._problem, weight, source).cpu()
+            weights = {**self._initial, TABLE: weight}
+            return loss_gradient(self._problem, weights, source).cpu()
 
         source = seeding.generator(seed, "criterion", round)
         scores = method.criterion(table, source, gradient)
@@ -191,7 +200,7 @@ class Rounds:
         config, progress = self._config, training.progress
         late = isinstance(config, PruneConfig) and progress.epoch == config.rewind_epoch
         if late and progress.round == 0:
-            self._folder.write_late(training.model.embedding.weight.detach())
+            self._folder.write_late(training.weights())
 
     def _after_step(self, training: Training, stage: Stage) -> None:
         interrupted = self._interrupted()

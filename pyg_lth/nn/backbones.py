@@ -1,5 +1,9 @@
 """The recommenders: PyG's LightGCN on a prepared adjacency, and matrix factorisation."""
 
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,6 +12,11 @@ from torch_geometric.typing import Adj, OptTensor
 
 from pyg_lth.config import TrainConfig
 from pyg_lth.nn.propagation import Propagation
+from pyg_lth.registry import BACKBONES
+
+# The joint table's name among the parameters of a model, and parameters by their names.
+TABLE = "embedding.weight"
+Weights = dict[str, Tensor]
 
 
 class LightGCN(nn.LightGCN):  # type: ignore[misc]
@@ -64,6 +73,8 @@ class LightGCN(nn.LightGCN):  # type: ignore[misc]
             Rows of :meth:`get_embedding` and of the embedding table, each of shape
             ``[n, embedding_dim]``.
         """
+        if not embeds_as_lightgcn(self):
+            return look_up_rows(self, nodes, propagation)
         weight = self.embedding.weight
         if propagation is None:
             if self.num_layers:
@@ -102,12 +113,91 @@ class MF(LightGCN):
         return weight
 
 
-def build_backbone(config: TrainConfig, num_nodes: int, device: torch.device) -> LightGCN:
-    """Build the backbone that ``config`` names, with weights yet to be set, on ``device``."""
-    backbone: LightGCN
-    if config.model == "mf":
-        backbone = MF(num_nodes, config.dim)
-    else:
-        backbone = LightGCN(num_nodes, config.dim, config.layers)
-    backbone.to(device)
-    return backbone
+class TableModel(torch.nn.Module):
+    """What a backbone of one's own starts from: a joint table, and what is made of it.
+
+    A subclass overrides :meth:`get_embedding`, and may have other parameters beside the table. They
+    are trained and rewound with it and never pruned. Buffers must not change in training. Its state
+    dict is kept parameter by parameter in ``theta0.safetensors`` and ``best.safetensors``.
+
+    Args:
+        num_nodes (int): Users and items together.
+        embedding_dim (int): Embedding dimension.
+    """
+
+    def __init__(self, num_nodes: int, embedding_dim: int):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(num_nodes, embedding_dim)
+
+    def get_embedding(self, propagation: Any) -> Tensor:
+        """Return the embeddings that rank, shape ``[num_nodes, out_dim]``.
+
+        Args:
+            propagation: What :attr:`Backbone.propagation` made of the graph.
+        """
+        raise NotImplementedError
+
+    def lookup(self, nodes: Tensor, propagation: Any) -> tuple[Tensor, Tensor]:
+        """Return rows of :meth:`get_embedding` and of the table; see :meth:`LightGCN.lookup`."""
+        return look_up_rows(self, nodes, propagation)
+
+
+def embeds_as_lightgcn(model: torch.nn.Module) -> bool:
+    """Whether a model is a :class:`LightGCN` whose embeddings no subclass makes otherwise."""
+    ours = LightGCN.get_embedding, MF.get_embedding
+    return isinstance(model, LightGCN) and type(model).get_embedding in ours
+
+
+def look_up_rows(
+    model: LightGCN | TableModel, nodes: Tensor, propagation: Any
+) -> tuple[Tensor, Tensor]:
+    """As :meth:`LightGCN.lookup`, by embedding all nodes."""
+    embedding = model.get_embedding(propagation)
+    return F.embedding(nodes, embedding), F.embedding(nodes, model.embedding.weight)
+
+
+def normalized(edge_index: Tensor, num_nodes: int, config: TrainConfig) -> Propagation:
+    """Prepare the symmetrically normalised adjacency, by the product that the settings name."""
+    return Propagation(edge_index, num_nodes, config.propagation)
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A way to embed users and items.
+
+    Args:
+        build: Takes the number of nodes and the settings and returns the model, a
+            :class:`TableModel` or a :class:`LightGCN`.
+        propagation: Takes the joint ``edge_index`` (users, then items, each edge in both
+            directions), the number of nodes and the settings, and returns what the model
+            propagates through. Called where there are layers.
+    """
+
+    build: Callable[[int, TrainConfig], LightGCN | TableModel]
+    propagation: Callable[[Tensor, int, TrainConfig], Any] = normalized
+
+
+BACKBONES.extend(
+    __name__,
+    {
+        "lightgcn": Backbone(lambda nodes, config: LightGCN(nodes, config.dim, config.layers)),
+        "mf": Backbone(lambda nodes, config: MF(nodes, config.dim)),
+    },
+)
+
+
+def build_backbone(
+    config: TrainConfig, weights: Weights, device: torch.device
+) -> LightGCN | TableModel:
+    """Build the backbone that ``config`` names on ``device``.
+
+    Args:
+        config: The settings.
+        weights: Its parameters, by their names.
+        device: Where to.
+    """
+    model = BACKBONES[config.model].build(weights[TABLE].size(0), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    return model.to(device)

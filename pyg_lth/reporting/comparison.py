@@ -9,11 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pyg_lth.config import DEFAULT_LAYERS
 from pyg_lth.evaluation.degree_groups import overlap
 from pyg_lth.lottery import evidence
-from pyg_lth.lottery.methods import METHODS
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.registry import BACKBONES, METHODS
 from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import title
@@ -214,7 +213,7 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys([*WORDS, "dim", *itertools.chain(*settings)])
     names["seeds"] = names.pop("seeds")  # To the end.
     differing = [name for name in names if len({s[name] for s in settings if name in s}) > 1]
-    if all(s["layers"] == DEFAULT_LAYERS.get(s["model"]) for s in settings):
+    if all(s["layers"] == BACKBONES.defaults(s["model"]).get("layers") for s in settings):
         return [name for name in differing if name != "layers"]
     return differing
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pyg_lth.errors import InputError
+from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.environment import describe_environment
 from pyg_lth.results.report import Report, RoundResult
@@ -26,7 +27,6 @@ Model = TypeVar("Model", bound=BaseModel)
 # The training of a round, or one that only finds a mask.
 Stage = Literal["training", "auxiliary"]
 
-WEIGHT = "embedding.weight"
 MASK = "mask"
 
 
@@ -165,27 +165,27 @@ class RunFolder:
         records = [_parse(EpochRecord, line, path) for line in path.read_bytes().splitlines()]
         return [record for record in records if record.round < rounds]
 
-    def write_initial(self, weight: Tensor) -> None:
+    def write_initial(self, weights: Weights) -> None:
         """Write θ₀."""
-        self._write_tensors(self.path / "theta0.safetensors", {WEIGHT: weight})
+        self._write_tensors(self.path / "theta0.safetensors", weights)
 
-    def read_initial(self) -> Tensor | None:
+    def read_initial(self) -> Weights | None:
         """θ₀, or :obj:`None` before it is drawn."""
         path = self.path / "theta0.safetensors"
-        return self._read_tensors(path)[WEIGHT] if path.exists() else None
+        return self._read_tensors(path) if path.exists() else None
 
-    def write_late(self, weight: Tensor) -> None:
-        """Write the table that late rewinding restarts from."""
-        self._write_tensors(self.path / "late.safetensors", {WEIGHT: weight})
+    def write_late(self, weights: Weights) -> None:
+        """Write what late rewinding restarts from."""
+        self._write_tensors(self.path / "late.safetensors", weights)
 
-    def read_late(self) -> Tensor:
-        """The table that late rewinding restarts from."""
-        return self._read_tensors(self.path / "late.safetensors")[WEIGHT]
+    def read_late(self) -> Weights:
+        """What late rewinding restarts from."""
+        return self._read_tensors(self.path / "late.safetensors")
 
     def write_auxiliary(self, round: int, weight: Tensor, seconds: float, mask: Mask) -> None:
         """Write what an auxiliary training came to, what it cost in seconds, and its mask."""
         header = {"seconds": repr(seconds)}
-        self._write_tensors(self._auxiliary(round), {WEIGHT: weight, MASK: mask.table}, header)
+        self._write_tensors(self._auxiliary(round), {TABLE: weight, MASK: mask.table}, header)
 
     def has_auxiliary(self, round: int) -> bool:
         """Whether :meth:`write_auxiliary` was called for a round."""
@@ -199,23 +199,23 @@ class RunFolder:
         tensors = self._read_tensors(path)
         # Older code kept no mask, since it was that of the round itself.
         mask = Mask(tensors[MASK]) if MASK in tensors else self.read_round(round)[0]
-        return mask, tensors[WEIGHT], seconds
+        return mask, tensors[TABLE], seconds
 
     def write_round(
-        self, result: RoundResult, mask: Mask, weight: Tensor, users: dict[str, Tensor]
+        self, result: RoundResult, mask: Mask, weights: Weights, users: dict[str, Tensor]
     ) -> None:
         """Write a finished round; its ``result.json`` comes last and marks it whole.
 
         Args:
             result: What it came to.
             mask: Its mask.
-            weight: Its best table.
+            weights: Its best parameters.
             users: The users of test, and each metric of each of them.
         """
         folder = self._round(result.round)
         self._write_tensors(folder / "users.safetensors", users)
         self._write_tensors(folder / "mask.safetensors", {MASK: mask.table})
-        self._write_tensors(folder / "best.safetensors", {WEIGHT: weight})
+        self._write_tensors(folder / "best.safetensors", weights)
         self._write(folder / "result.json", result.model_dump_json(indent=2).encode() + b"\n")
 
     def read_results(self) -> list[RoundResult]:
@@ -226,10 +226,14 @@ class RunFolder:
         return results
 
     def read_round(self, round: int) -> tuple[Mask, Tensor]:
-        """Mask and best weight of a finished round."""
+        """Mask and best table of a finished round."""
         folder = self._round(round)
         table = self._read_tensors(folder / "mask.safetensors")[MASK]
-        return Mask(table), self._read_tensors(folder / "best.safetensors")[WEIGHT]
+        return Mask(table), self.read_weights(round)[TABLE]
+
+    def read_weights(self, round: int) -> Weights:
+        """The best parameters of a finished round, by their names in the model."""
+        return self._read_tensors(self._round(round) / "best.safetensors")
 
     def read_users(self, round: int) -> dict[str, Tensor]:
         """The users of test, and each metric of each of them in a finished round."""

@@ -17,7 +17,7 @@ from pyg_lth.errors import InputError
 from pyg_lth.evaluation.degree_groups import degree_groups
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import LightGCN, build_backbone
+from pyg_lth.nn.backbones import TABLE, build_backbone, embeds_as_lightgcn
 from pyg_lth.nn.propagation import Propagation
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.compression import compress
@@ -94,10 +94,10 @@ def build_ticket(
     config = TrainConfig(
         **{name: settings[name] for name in TrainConfig.model_fields if name in settings}
     )
-    backbone = build_backbone(config, len(weight), torch.device("cpu"))
-    backbone.embedding.weight.data.copy_(weight)
+    weights = {**folder.read_weights(round), TABLE: weight}
+    backbone = build_backbone(config, weights, torch.device("cpu"))
     propagates = config.layers > 0
-    polynomial = isinstance(backbone, LightGCN)
+    polynomial = embeds_as_lightgcn(backbone)
     store = store or ("ego" if polynomial else "final")
     if store not in STORES:
         raise InputError(f"{store!r} is none of {', '.join(STORES)}")

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_lth.config import LossName, TrainConfig
+from pyg_lth.config import TrainConfig
+from pyg_lth.registry import LOSSES
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -111,7 +112,10 @@ def _softmax_of_batch(out: Tensor, batch: Tensor, config: TrainConfig) -> Tensor
     return softmax(user, item, batch[1], config.temperature)
 
 
-LOSSES: dict[LossName, Loss] = {
-    "bpr": Loss(_bpr_of_batch, draws_negatives=True),
-    "softmax": Loss(_softmax_of_batch, draws_negatives=False),
-}
+LOSSES.extend(
+    __name__,
+    {
+        "bpr": Loss(_bpr_of_batch, draws_negatives=True),
+        "softmax": Loss(_softmax_of_batch, draws_negatives=False),
+    },
+)

@@ -4,14 +4,14 @@ import math
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyg_lth import kernels
-from pyg_lth.nn.backbones import LightGCN
+from pyg_lth.nn.backbones import LightGCN, TableModel, embeds_as_lightgcn
 from pyg_lth.nn.distinct import add_up, distinct_nodes
-from pyg_lth.nn.propagation import Propagation
 from pyg_lth.pruning.masks import Mask, apply_mask
 
 # Of Adam, from "Adam: A Method for Stochastic Optimization" (arXiv 1412.6980).
@@ -35,16 +35,16 @@ class DenseUpdate:
     Args:
         model: The backbone.
         parameters: What to train, by name: the table that its embedding is made of, and others.
-        propagation: The normalised adjacency, :obj:`None` for a backbone without layers.
+        propagation: What it propagates through, :obj:`None` for a backbone without layers.
         lr: Learning rate.
         decay: Weight decay of a parameter by its name, 0 unless given.
     """
 
     def __init__(
         self,
-        model: LightGCN,
+        model: LightGCN | TableModel,
         parameters: dict[str, nn.Parameter],
-        propagation: Propagation | None,
+        propagation: Any,
         lr: float,
         decay: Mapping[str, float] = MappingProxyType({}),
     ):
@@ -284,8 +284,23 @@ def caught_up(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 Update = DenseUpdate | RowUpdate
 
 
-def build_update(model: LightGCN, mask: Mask, propagation: Propagation | None, lr: float) -> Update:
-    """Choose the update that costs least: rows alone where the gradient has few."""
-    if propagation is None and kernels.usable(model.embedding.weight.device):
+def build_update(
+    model: LightGCN | TableModel,
+    mask: Mask,
+    propagation: Any,
+    lr: float,
+    others: Mapping[str, nn.Parameter] = MappingProxyType({}),
+) -> Update:
+    """Choose the update that costs least: rows alone where the gradient has few.
+
+    Args:
+        model: The backbone; its table is masked in place.
+        mask: Which entries live.
+        propagation: What it propagates through, :obj:`None` for a backbone without layers.
+        lr: Learning rate.
+        others: The parameters that it has beside the table, by name.
+    """
+    plain = propagation is None and not others and embeds_as_lightgcn(model)
+    if plain and kernels.usable(model.embedding.weight.device):
         return RowUpdate(model, mask, lr)
-    return DenseUpdate(model, {"weight": apply_mask(model, mask)}, propagation, lr)
+    return DenseUpdate(model, {"weight": apply_mask(model, mask), **others}, propagation, lr)

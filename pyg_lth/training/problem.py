@@ -1,6 +1,7 @@
 """What all trainings of a search share: the graph prepared for training and ranking."""
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,8 +10,8 @@ from pyg_lth import seeding
 from pyg_lth.config import TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.propagation import Propagation
-from pyg_lth.training.losses import LOSSES
+from pyg_lth.nn.backbones import TABLE, Weights
+from pyg_lth.registry import BACKBONES, LOSSES
 from pyg_lth.training.sampling import TripletSampler
 
 
@@ -22,7 +23,8 @@ class Problem:
         config: The settings.
         split: The interactions, on ``device``.
         device: Where to compute.
-        propagation: The normalised adjacency, :obj:`None` for a backbone without layers.
+        propagation: What the backbone propagates through, most often a
+            :class:`~pyg_lth.nn.propagation.Propagation`; :obj:`None` without layers.
         sampler: Draws the batches.
         evaluator: Ranks on the part that chooses epochs.
     """
@@ -30,7 +32,7 @@ class Problem:
     config: TrainConfig
     split: InteractionSplit
     device: torch.device
-    propagation: Propagation | None
+    propagation: Any
     sampler: TripletSampler
     evaluator: Evaluator
 
@@ -45,7 +47,9 @@ class Problem:
             config,
             split,
             device,
-            propagation=Propagation(split.joint_edge_index(), num_nodes, config.propagation)
+            propagation=BACKBONES[config.model].propagation(
+                split.joint_edge_index(), num_nodes, config
+            )
             if config.layers
             else None,
             sampler=TripletSampler(
@@ -67,12 +71,18 @@ class Problem:
         nodes[0] = batch[0]
         return nodes
 
-    def initialize(self) -> Tensor:
-        """Draw θ₀, Xavier-uniform over the joint table (design, Section 3), on the CPU.
+    def initialize(self) -> Weights:
+        """Draw θ₀ on the CPU: Xavier-uniform over the joint table (design, Section 3).
 
         Returns:
-            Shape ``[num_users + num_items, dim]``, float.
+            The table, shape ``[num_users + num_items, dim]``, float, and what other parameters the
+            backbone has, as it draws them itself.
         """
         weight = torch.empty(self.split.num_users + self.split.num_items, self.config.dim)
         source = seeding.generator(self.config.seed, "initialization")
-        return torch.nn.init.xavier_uniform_(weight, generator=source)
+        torch.nn.init.xavier_uniform_(weight, generator=source)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.set_state(source.get_state())
+            model = BACKBONES[self.config.model].build(weight.size(0), self.config)
+        drawn = {name: value.detach() for name, value in model.named_parameters()}
+        return {**drawn, TABLE: weight}

@@ -11,11 +11,11 @@ from torch import Tensor
 from pyg_lth import seeding
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Metrics
-from pyg_lth.nn.backbones import LightGCN, build_backbone
+from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights, build_backbone
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.registry import LOSSES
 from pyg_lth.training import cuda_graphs, losses
 from pyg_lth.training.cuda_graphs import Step
-from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.optimizers import RowUpdate, Update, build_update
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import EpochRecord, Progress
@@ -26,43 +26,51 @@ class Training:
 
     Args:
         problem: What the trainings of a search share.
-        initial: Where to start from, shape ``[num_nodes, dim]``.
+        initial: Where to start from.
         mask: Which entries live.
         round: Round of the search.
         epochs_before: Epochs for which the learning rate has decayed already.
-        remask: Called after each epoch with the table, its mask and the number of epochs; returns
+        remask: Called after each epoch with the weights, the mask and the number of epochs; returns
             the mask to go on with.
     """
 
     def __init__(
         self,
         problem: Problem,
-        initial: Tensor,
+        initial: Weights,
         mask: Mask,
         round: int,
         epochs_before: int = 0,
-        remask: Callable[[Tensor, Mask, int], Mask] | None = None,
+        remask: Callable[[Weights, Mask, int], Mask] | None = None,
     ):
         self.problem = problem
         self.mask = self.best_mask = mask
         self._epochs_before = epochs_before
         self._remask = remask
-        self._model = build_backbone(problem.config, initial.size(0), problem.device)
-        with torch.no_grad():
-            self._model.embedding.weight.copy_(initial)
+        self._model = build_backbone(problem.config, initial, problem.device)
+        self._others = {
+            name: parameter for name, parameter in self._model.named_parameters() if name != TABLE
+        }
         self._update = self._build_update(mask)
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=problem.device)
-        self.best_weight = self.model.embedding.weight.detach().clone()
+        self.best_weights = self.weights()
         self.progress = Progress(round=round)
 
     def _build_update(self, mask: Mask) -> Update:
-        return build_update(self._model, mask, self.problem.propagation, self.problem.config.lr)
+        config, propagation = self.problem.config, self.problem.propagation
+        return build_update(self._model, mask, propagation, config.lr, self._others)
 
     @property
-    def model(self) -> LightGCN:
+    def model(self) -> LightGCN | TableModel:
         """The backbone as it is after the steps so far."""
         self._update.catch_up()
         return self._model
+
+    def weights(self) -> Weights:
+        """A copy of the parameters as they are after the steps so far, masked entries zero."""
+        table = self.model.embedding.weight.detach()
+        others = {name: parameter.detach() for name, parameter in self._others.items()}
+        return {name: value.clone() for name, value in {TABLE: table, **others}.items()}
 
     def run(
         self,
@@ -137,8 +145,7 @@ class Training:
         self._loss_sum.zero_()
         progress.finished = self._is_finished()
         if self._remask is not None and not progress.finished:
-            weight = self.model.embedding.weight.detach()
-            self._change_mask(self._remask(weight, self.mask, progress.epoch))
+            self._change_mask(self._remask(self.weights(), self.mask, progress.epoch))
         return record
 
     def _is_finished(self) -> bool:
@@ -180,7 +187,7 @@ class Training:
         name = config.selection_metric
         if best is None or metrics[name] > best[name]:
             progress.best_epoch = record.epoch
-            self.best_weight = self.model.embedding.weight.detach().clone()
+            self.best_weights = self.weights()
             self.best_mask = self.mask
 
     @property
@@ -194,9 +201,8 @@ class Training:
 
     def best_embedding(self) -> Tensor:
         """Propagated embeddings of the best state, shape ``[num_nodes, dim]``."""
-        model = build_backbone(self.problem.config, self.best_weight.size(0), self.problem.device)
+        model = build_backbone(self.problem.config, self.best_weights, self.problem.device)
         with torch.no_grad():
-            model.embedding.weight.copy_(self.best_weight)
             return model.get_embedding(self.problem.propagation)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -204,7 +210,7 @@ class Training:
         # The two masks are often one, and two names of one tensor cannot be written.
         moving = {"mask": self.mask.table, "best_mask": self.best_mask.table.clone()}
         return {
-            "best_weight": self.best_weight,
+            **{_of_best(name): value for name, value in self.best_weights.items()},
             "loss_sum": self._loss_sum,
             **({} if self._remask is None else moving),
             **self._update.tensors(),
@@ -217,5 +223,11 @@ class Training:
             self._change_mask(Mask(tensors["mask"]))
             self.best_mask = Mask(tensors["best_mask"])
         self._update.restore(placed)
-        self.best_weight, self._loss_sum = placed["best_weight"], placed["loss_sum"]
+        self.best_weights = {name: placed[_of_best(name)] for name in self.best_weights}
+        self._loss_sum = placed["loss_sum"]
         self.progress = progress
+
+
+def _of_best(name: str) -> str:
+    """What a parameter of the best state is called among the tensors of a training."""
+    return "best_weight" if name == TABLE else f"best.{name}"

@@ -16,6 +16,7 @@ from pyg_lth import InputError, Mask, Propagation, kernels
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.kernels.signatures import SIGNATURES, Memory
 from pyg_lth.nn import propagation
+from pyg_lth.nn.backbones import TABLE
 from pyg_lth.nn.propagation import AHEAD
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
@@ -341,7 +342,7 @@ def test_a_step_multiplies_the_whole_matrix_once_less_each_way(
 def first_step(graph, config):
     problem = Problem.prepare(InteractionSplit.from_data(graph), config, CPU)
     initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
     return training, next(iter(problem.sampler.epoch(torch.Generator().manual_seed(0))))
 
 

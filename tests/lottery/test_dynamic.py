@@ -8,6 +8,7 @@ from pyg_lth.config import PruneConfig
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery import dynamic
 from pyg_lth.lottery.dynamic import FIRST_SHARE, Regrowth
+from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import budgets
 from pyg_lth.training.problem import Problem
@@ -25,7 +26,7 @@ def exchange(graph, monkeypatch, gradient, scope="joint", epoch=1, max_epochs=50
     scores = torch.rand(NUM_NODES, DIM)
     before = selection.prune(scores, Mask.ones(NUM_NODES, DIM), kept)
     weight = torch.randn(NUM_NODES, DIM) * before.table
-    return weight, before, Regrowth(problem, 1, kept)(weight, before, epoch)
+    return weight, before, Regrowth(problem, 1, kept)({TABLE: weight}, before, epoch)
 
 
 def by_loops(weight, mask, gradient, count):

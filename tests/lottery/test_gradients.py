@@ -5,7 +5,8 @@ from pyg_lth import LightGCN
 from pyg_lth.config import TrainConfig
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.gradients import loss_gradient
-from pyg_lth.training.losses import LOSSES
+from pyg_lth.nn.backbones import TABLE
+from pyg_lth.registry import LOSSES
 from pyg_lth.training.problem import Problem
 
 CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ def test_the_gradient_is_the_mean_over_an_epoch_of_batches(small_graph, model, l
         rows = torch.cat([batch[:1], batch[1:] + 40])
         LOSSES[loss].of_batch(out[rows], batch, config).backward()
         expected += stock.embedding.weight.grad / problem.sampler.steps
-    gradient = loss_gradient(problem, weight, torch.Generator().manual_seed(3))
+    gradient = loss_gradient(problem, {TABLE: weight}, torch.Generator().manual_seed(3))
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -37,5 +38,5 @@ def test_a_masked_entry_has_a_gradient_too(small_graph):
     problem = Problem.prepare(InteractionSplit.from_data(small_graph), TrainConfig(dim=4), CPU)
     weight = torch.randn(70, 4)
     weight[::2, 1] = 0
-    gradient = loss_gradient(problem, weight, torch.Generator().manual_seed(0))
+    gradient = loss_gradient(problem, {TABLE: weight}, torch.Generator().manual_seed(0))
     assert gradient[::2, 1].abs().min() > 0

@@ -5,7 +5,7 @@ import torch
 from torch_geometric import nn
 
 from pyg_lth import MF, LightGCN, Mask, Propagation, TrainConfig, apply_mask, kernels
-from pyg_lth.nn.backbones import build_backbone
+from pyg_lth.nn.backbones import TABLE, build_backbone
 from pyg_lth.nn.propagation import BACKENDS
 
 DIM = 6
@@ -222,9 +222,9 @@ def test_a_masked_look_up_has_no_gradient_at_dead_entries(graph):
 @pytest.mark.parametrize(("model", "layers"), [("lightgcn", 2), ("mf", 0)])
 def test_build_backbone_builds_what_the_settings_name(model, layers):
     config = TrainConfig(model=model, layers=layers, dim=5)
-    backbone = build_backbone(config, 7, torch.device("cpu"))
+    backbone = build_backbone(config, {TABLE: torch.ones(7, 5)}, torch.device("cpu"))
     assert isinstance(backbone, MF if model == "mf" else LightGCN)
-    assert backbone.embedding.weight.shape == (7, 5)
+    assert torch.equal(backbone.embedding.weight, torch.ones(7, 5))
     assert backbone.num_layers == layers
 
 

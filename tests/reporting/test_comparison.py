@@ -433,7 +433,7 @@ def test_masks_of_unlike_graphs_have_no_overlap(tmp_path):
         folder.begin(report.config, name, resume=False)
         folder.write_report(report)
         mask = Mask(torch.eye(2, dtype=torch.bool))
-        folder.write_round(report.rounds[0], mask, torch.eye(2), {})
+        folder.write_round(report.rounds[0], mask, {"embedding.weight": torch.eye(2)}, {})
         folders.append((name, folder))
     assert compare(folders, with_overlap=True).agreements == []
 

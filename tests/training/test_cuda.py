@@ -4,6 +4,7 @@ import torch
 from pyg_lth import Mask, find_tickets
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.nn.backbones import TABLE
 from pyg_lth.training.cuda_graphs import record
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
@@ -23,7 +24,7 @@ def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_con
     config = quick_config(model=model, **kind)
     on_cpu, on_cuda = (prepare(taste_graph, config, device) for device in ("cpu", "cuda"))
     initial = on_cpu.initialize()
-    mask = Mask(torch.rand(initial.shape) < 0.6)
+    mask = Mask(torch.rand(initial[TABLE].shape) < 0.6)
     batches = list(on_cpu.sampler.epoch(torch.Generator().manual_seed(0)))[:5]
     cpu, cuda = (Training(problem, initial, mask, round=0) for problem in (on_cpu, on_cuda))
     for batch in batches:
@@ -46,9 +47,9 @@ def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_con
 def test_steps_never_wait_for_the_device(taste_graph, quick_config, model, kind):
     problem = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
     initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
     batches = problem.sampler.epoch(torch.Generator("cuda").manual_seed(0))
-    training.step(*next(batches))
+    training.step(next(batches))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for batch in batches:
@@ -62,7 +63,7 @@ def test_steps_never_wait_for_the_device(taste_graph, quick_config, model, kind)
 def test_the_recorded_step_equals_the_plain_one(taste_graph, quick_config, model, kind, recwarn):
     problem = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
     initial = problem.initialize()
-    mask = Mask(torch.rand(initial.shape) < 0.6)
+    mask = Mask(torch.rand(initial[TABLE].shape) < 0.6)
     plain, recorded = (Training(problem, initial, mask, round=0) for _ in range(2))
     batches = list(problem.sampler.epoch(torch.Generator("cuda").manual_seed(0)))
     step = record(recorded.step, recorded.tensors, batches[0])

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
 from pyg_lth import TrainConfig
+from pyg_lth.registry import LOSSES
 from pyg_lth.training import losses
-from pyg_lth.training.losses import LOSSES
 
 
 def test_bpr_is_the_mean_negative_log_sigmoid_of_the_difference():

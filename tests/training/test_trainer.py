@@ -9,7 +9,7 @@ from torch_geometric import nn
 from pyg_lth import InputError, Mask, TrainConfig, kernels
 from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import build_backbone
+from pyg_lth.nn.backbones import TABLE, build_backbone
 from pyg_lth.pruning.masks import MaskedWeight
 from pyg_lth.training import losses, optimizers
 from pyg_lth.training.problem import Problem
@@ -38,7 +38,7 @@ def prepare(graph, config):
 
 def dense_training(problem):
     initial = problem.initialize()
-    return Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    return Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
 
 
 def in_band(model, graph, seed=0):
@@ -119,12 +119,10 @@ def test_a_step_lowers_the_loss_of_its_settings(taste_graph, model, kind):
     """The loss of a step is that of the formulas on propagated rows, and Adam's first step."""
     config = TrainConfig(model=model, dim=8, batch_size=64, lr=0.01, reg=0.5, **KINDS[kind])
     problem = prepare(taste_graph, config)
-    initial = 10 * problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial.shape), round=0)
+    initial = 10 * problem.initialize()[TABLE]
+    training = Training(problem, {TABLE: initial}, Mask.ones(*initial.shape), round=0)
     user, positive, *negatives = batch = next(problem.sampler.epoch(torch.Generator()))
-    model = build_backbone(config, initial.size(0), CPU)
-    with torch.no_grad():
-        model.embedding.weight.copy_(initial)
+    model = build_backbone(config, {TABLE: initial}, CPU)
     users, items = model.get_embedding(problem.propagation).split([200, 150])
     ego_users, ego_items = model.embedding.weight.split([200, 150])
     norms = ego_users[user].square().sum() + ego_items[positive].square().sum()
@@ -219,12 +217,12 @@ def assert_steps_equal_stock(graph, model, num_steps):
     # A large L2 weight, so that an error in the term shows.
     config = TrainConfig(model=model, dim=8, batch_size=64, lr=0.01, reg=0.5)
     problem = prepare(graph, config)
-    initial = 10 * problem.initialize()
+    initial = 10 * problem.initialize()[TABLE]
     mask = Mask(torch.rand(initial.shape, generator=torch.Generator().manual_seed(0)) < 0.6)
     batches = list(problem.sampler.epoch(torch.Generator().manual_seed(1)))[:num_steps]
     assert len(batches) == num_steps
     expected_losses, expected_weight = stock_training(problem, initial, mask, batches)
-    training = Training(problem, initial, mask, round=0)
+    training = Training(problem, {TABLE: initial}, mask, round=0)
     step = training.quickest_step()
     actual_losses = [step(batch).item() for batch in batches]
     weight = training.model.embedding.weight.detach()
@@ -264,7 +262,7 @@ def test_the_loss_falls(taste_graph, model):
 
 def test_theta_0_is_xavier_uniform_over_the_joint_table(taste_graph):
     problem = prepare(taste_graph, TrainConfig(dim=32))
-    initial = problem.initialize()
+    initial = problem.initialize()[TABLE]
     bound = math.sqrt(6 / (350 + 32))
     assert initial.shape == (350, 32)
     assert 0.99 * bound < initial.abs().max() <= bound
@@ -273,7 +271,7 @@ def test_theta_0_is_xavier_uniform_over_the_joint_table(taste_graph):
 
 def test_theta_0_repeats_with_its_seed_and_only_with_it(taste_graph):
     first, again, other = (
-        prepare(taste_graph, TrainConfig(seed=seed)).initialize() for seed in (0, 0, 1)
+        prepare(taste_graph, TrainConfig(seed=seed)).initialize()[TABLE] for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -322,7 +320,7 @@ def test_early_stopping(problem, recalls, eval_every, patience, max_epochs, epoc
     assert evaluated == sorted({*range(eval_every, epochs + 1, eval_every), epochs})
     assert len(evaluated) == len(recalls)
     assert training.best_metrics == {"recall@5": max(recalls)}
-    assert torch.equal(training.best_weight, weights[best_epoch - 1])
+    assert torch.equal(training.best_weights[TABLE], weights[best_epoch - 1])
 
 
 def test_a_finished_training_takes_no_further_step(problem):
@@ -363,7 +361,7 @@ def test_every_epoch_of_every_round_draws_its_own_triplets(problem):
     drawn = []
     for round in (0, 1):
         initial = problem.initialize()
-        training = Training(problem, initial, Mask.ones(*initial.shape), round)
+        training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round)
         step = training.step
         training.step = lambda batch, step=step: drawn.append(batch) or step(batch)
         training.run()
@@ -401,7 +399,7 @@ def test_a_training_stopped_after_any_step_continues_bit_for_bit(
 ):
     problem = prepare(small_graph, quick_config(model=model))
     initial = problem.initialize()
-    mask = Mask(torch.rand(initial.shape) < 0.7)
+    mask = Mask(torch.rand(initial[TABLE].shape) < 0.7)
     unbroken = Training(problem, initial, mask, round=2)
     unbroken.run()
     num_steps = problem.sampler.steps * unbroken.progress.epoch
