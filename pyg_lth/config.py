@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pyg_lth.registry import BACKBONES, LossName, MethodName, ModelName
+from pyg_lth.registry import BACKBONES, LOSSES, LossName, MethodName, ModelName
 
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
@@ -71,12 +71,16 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _layers_of_model(cls, values: Any) -> Any:
-        """Fill in the number of layers that the backbone has when none is given."""
-        if isinstance(values, dict) and values.get("layers") is None:
-            model = values.get("model", cls.model_fields["model"].default)
-            values = {**values, "layers": BACKBONES.defaults(str(model)).get("layers", 0)}
-        return values
+    def _fill_in(cls, values: Any) -> Any:
+        """Fill in what follows from backbone and loss where it is not given."""
+        if not isinstance(values, dict):
+            return values
+        following: dict[str, Any] = {"layers": 0}
+        for setting, strategies in (("model", BACKBONES), ("loss", LOSSES)):
+            name = values.get(setting, cls.model_fields[setting].default)
+            following |= strategies.defaults(str(name))
+        absent = {key: value for key, value in following.items() if values.get(key) is None}
+        return {**values, **absent}
 
     @model_validator(mode="after")
     def _layers_where_there_are_some(self) -> "TrainConfig":

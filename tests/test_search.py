@@ -338,7 +338,9 @@ def test_report_json_has_the_schema_of_the_design(small_graph, quick_config, tmp
     assert report == json.loads(returned.to_json())
     assert set(report) == {
         *("schema", "config", "dense", "popularity", "rounds", "sparsest_winner"),
-        *("seeds", "groups", "sparsest_strict_winner", "ended"),
+        *("seeds", "groups", "sparsest_strict_winner", "ended", "guests"),
+        *("unconverged_seeds", "dense_converged"),
+        *("winner_by_validation", "strict_winner_by_validation"),
     }
     assert report["schema"] == 1
     assert report["config"] == config.model_dump()

@@ -10,6 +10,7 @@ from pyg_lth.config import SplitName
 from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import Difference, holds, holm, judge
+from pyg_lth.registry import guests_in
 
 
 class RoundResult(BaseModel):
@@ -110,6 +111,8 @@ class Report(BaseModel):
             where none does. The one to name is :attr:`winner`.
         sparsest_strict_winner: The same in the strict reading: at no later a best epoch.
         ended: Why the search ended before its last round; :obj:`None` where it did not.
+        guests: What the settings name that this package does not bring: method, backbone or loss,
+            with its version and where it comes from.
         unconverged_seeds: Those whose dense training was stopped at ``max_epochs`` before its
             patience had run out; :obj:`None` in a report of an older release, which did not say.
 
@@ -135,6 +138,7 @@ class Report(BaseModel):
     sparsest_strict_winner: Winner | None
     ended: str | None = None
     unconverged_seeds: list[int] | None = None
+    guests: list[str] = []
 
     @classmethod
     def of_seed(
@@ -213,6 +217,7 @@ class Report(BaseModel):
             tickets.append(Ticket(**dict(result), p_adjusted=p_adjusted, **verdict.model_dump()))
         return cls(
             config=config,
+            guests=[str(guest) for guest in guests_in(config)],
             seeds=seeds,
             groups=groups,
             dense=dense,

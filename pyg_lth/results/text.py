@@ -123,6 +123,8 @@ def caption(report: Report) -> str:
     if len(report.seeds) > 1:
         text += f", means ± standard deviations over {len(report.seeds)} seeds"
     text += "."
+    if report.guests:
+        text += f" Not of pyg-lth itself: {', '.join(report.guests)}."
     if not report.rounds:
         return text
     text += (
