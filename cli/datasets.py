@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyg_lth.cli.settings import InOrder, build, options_of
+from pyg_lth.cli.settings import InOrder, build, in_flags, options_of
 from pyg_lth.datasets import DatasetOptions, list_datasets
 from pyg_lth.datasets import describe as describe_dataset
 from pyg_lth.datasets.errors import visible
@@ -109,7 +109,7 @@ def opened(options: DatasetOptions) -> "BipartiteDataset":
 def tell(notes: Iterable[str]) -> None:
     """Print a line on stderr for each kind of thing that did not go in as it stood."""
     for note in notes:
-        click.echo(visible(note), err=True)
+        click.echo(in_flags(visible(note)), err=True)
 
 
 def show_description(about: dict[str, Any]) -> None:

@@ -140,5 +140,5 @@ def _refuse_token(path: Path, content: bytes, position: int) -> None:
     raise DatasetError(
         f"{path}, line {line}: id {shown(token)} {reason}; "
         "a line is a user id, then item ids, all whole numbers from 0 (for a table in a .txt file "
-        "set separator)"
+        "set `separator`)"
     )

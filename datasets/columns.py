@@ -114,7 +114,7 @@ class Columns:
         is_text = _is_text(array)
         if is_text and name not in self.typed:
             array = pc.utf8_trim_whitespace(array)
-        reason = f"empty id in column {name!r}; give every row one, or set drop_missing"
+        reason = f"empty id in column {name!r}; give every row one, or set `drop_missing`"
         if array.null_count or not is_text:
             self._refuse(_missing(array), reason)
         if pa.types.is_floating(array.type) and kind == "integer":
@@ -159,7 +159,7 @@ class Columns:
                 row = int(np.flatnonzero(~good[codes])[0])
                 raise self.error(
                     row,
-                    f"id {shown(texts[codes[row]])} in column {name!r} {reason}; set ids to text",
+                    f"id {shown(texts[codes[row]])} in column {name!r} {reason}; set `ids=text`",
                 )
         return np.array(values, dtype=np.int64)
 
@@ -173,7 +173,7 @@ class Columns:
             raise self.error(
                 row,
                 f"id {shown(distinct[int(codes[row])].as_py())} in column {name!r} is text among "
-                "integers; repair the row, or set ids to text",
+                "integers; repair the row, or set `ids=text`",
             )
 
     def numbers(self, name: str) -> Numbers:
@@ -317,7 +317,7 @@ class Columns:
         if bad.any():
             row = int(np.argmax(bad))
             value = array[row].as_py()
-            hint = ", or set drop_missing" if _missing(array)[row] else ""
+            hint = ", or set `drop_missing`" if _missing(array)[row] else ""
             raise self.error(
                 row, f"{self._no_number(name)}: {shown(value)}; every row needs one{hint}"
             )

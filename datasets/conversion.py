@@ -102,7 +102,7 @@ def _rows_of_log(
     for name in _SHAPING:
         if getattr(options, name) is not None:
             raise DatasetError(
-                f"{path}: {name} shapes a data set, and Parquet gets the log as it is; leave it "
+                f"{path}: `{name}` shapes a data set, and Parquet gets the log as it is; leave it "
                 "out, or convert to a folder"
             )
     first, second = DEFAULT_COLUMNS[layout.no_header]

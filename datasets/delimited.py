@@ -200,7 +200,7 @@ class _Text:
             if numeric:
                 raise DatasetError(
                     f"{self.path}, {self.place(0)}: the first line holds numbers alone, so it is "
-                    "no header; set no_header, and name the columns by number, from 1 on"
+                    "no header; set `no_header`, and name the columns by number, from 1 on"
                 )
         else:
             numbers = [str(number) for number in range(1, len(names) + 1)]
@@ -343,7 +343,7 @@ class _Text:
             hint = ""
             if len(names) == 1:
                 other = next((sep for sep in SEPARATORS if sep in names[0]), None)
-                hint = f", or set separator to {_NAMES.get(other, other)!r}" if other else ""
+                hint = f", or set `separator={_NAMES.get(other, other)!r}`" if other else ""
             raise DatasetError(
                 f"{self.path}, {place}: {what} {name!r}; name one of {listed}{more}{hint}"
             )
@@ -370,5 +370,5 @@ def _sniffed(path: Path, content: bytes) -> str:
             return separator
     raise DatasetError(
         f"{path}: no separator divides each of the first {len(sample)} lines into as many fields; "
-        "set separator to the right one"
+        "set `separator` to the right one"
     )

@@ -29,7 +29,7 @@ class DatasetError(ValueError):
         ...     InteractionFile("data", "log.csv")
         ... except DatasetError as error:
         ...     print(error)
-        log.csv, line 3: empty id in column 'item_id'; give every row one, or set drop_missing
+        log.csv, line 3: empty id in column 'item_id'; give every row one, or set `drop_missing`
     """
 
     def __init__(self, message: str) -> None:

@@ -134,7 +134,8 @@ class ChallengeLog(BipartiteDataset):
         for name, value in self.given.items():
             if value is not None:
                 raise DatasetError(
-                    f"{self.raw_dir}: {name} applies to the log, but here is a split; leave it out"
+                    f"{self.raw_dir}: `{name}` applies to the log, but here is a split; leave it "
+                    "out"
                 )
         split = read_split(Path(self.raw_dir))
         return split._replace(
@@ -186,7 +187,7 @@ class ChallengeLog(BipartiteDataset):
         if not users.size:
             raise DatasetError(
                 f"{path}: no interactions are left; choose another action or time window, or lower "
-                "core"
+                "`core`"
             )
         (used_users, users), (used_items, items) = (
             np.unique(nodes, return_inverse=True) for nodes in (users, items)

@@ -129,8 +129,8 @@ class InteractionFile(BipartiteDataset):
         self.is_lightgcn = self.layout.is_lightgcn(self.path)
         if self.is_lightgcn and (user_col or item_col or time_col or rating_col or ids):
             raise DatasetError(
-                f"{path}: LightGCN text has no columns; leave the column options and ids out, or "
-                "set separator if it is a table"
+                f"{path}: LightGCN text has no columns; leave the column options and `ids` out, or "
+                "set `separator` if it is a table"
             )
         self.rules = Rules.checked(
             str(path),
@@ -150,7 +150,7 @@ class InteractionFile(BipartiteDataset):
             is_given=self.test_file is not None,
         )
         if valid_file is not None and test_file is None:
-            raise DatasetError(f"{path}: valid_file needs test_file")
+            raise DatasetError(f"{path}: `valid_file` needs `test_file`")
         super().__init__(
             Path(root, f"{stem}-{self._variant}"), transform, pre_transform, force_reload
         )
@@ -163,7 +163,7 @@ class InteractionFile(BipartiteDataset):
                 return None
             if self.test_file is not None:
                 raise DatasetError(
-                    f"{path}: a folder brings its own test file; leave test_file out or name the "
+                    f"{path}: a folder brings its own test file; leave `test_file` out or name the "
                     "training file"
                 )
             if not (path / "train.txt").exists():

@@ -98,20 +98,23 @@ class Rules(NamedTuple):
             ),
             (
                 options["min_rating"] is not None and not options["rating_col"],
-                "min_rating needs rating_col",
+                "`min_rating` needs `rating_col`",
             ),
             (
                 options["min_rating"] is not None and not math.isfinite(options["min_rating"]),
-                "min_rating has to be finite",
+                "`min_rating` has to be finite",
             ),
-            (options["split"] == "last" and not options["time_col"], "split last needs time_col"),
+            (
+                options["split"] == "last" and not options["time_col"],
+                "`split=last` needs `time_col`",
+            ),
             (
                 is_given and (options["split"] is not None or options["split_seed"] is not None),
-                "the test file is given, so nothing is split; leave split and split_seed out",
+                "the test file is given, so nothing is split; leave `split` and `split_seed` out",
             ),
             (
                 not is_given and bool(options["drop_cold"]),
-                "drop_cold is for given splits; one made here has no cold ones; leave it out",
+                "`drop_cold` is for given splits; one made here has no cold ones; leave it out",
             ),
         ):
             if wrong:
@@ -158,7 +161,7 @@ class Rules(NamedTuple):
                     row,
                     f"user {shown(user_ids[users[row]])} and item "
                     f"{shown(item_ids[items[row]])} come again later, as do {repeated - 1:,} more; "
-                    "repair, or set repeats to merge",
+                    "repair, or set `repeats=merge`",
                 )
             log = log._replace(
                 notes=(*log.notes, f"{log.source}: {repeated:,} repeated interactions merged")
@@ -168,7 +171,7 @@ class Rules(NamedTuple):
             if not high.size:
                 raise DatasetError(
                     f"{log.source}: no {self.rating_col} is {self.min_rating} or more; lower "
-                    "min_rating"
+                    "`min_rating`"
                 )
             if kept.size > high.size:
                 low = f"{log.source}: {kept.size - high.size:,} interactions rated below "
@@ -195,7 +198,7 @@ class Rules(NamedTuple):
         if not places[2].size:
             raise DatasetError(
                 f"{log.source}: {nobody_left(log.users, self.split)}; give a larger log, or set "
-                "test_file"
+                "`test_file`"
             )
         train, valid, test = (log.take(place) for place in places)
         return _number(train, valid, test, log.notes, drop_cold=True)
@@ -250,7 +253,7 @@ class Rules(NamedTuple):
         twice += [f"{logs[0].source}: {text}" for text in overlaps]
         if twice and self.repeats != "merge":
             raise DatasetError(
-                f"{'; '.join(twice)}; repair that, or set repeats to merge, which keeps the first"
+                f"{'; '.join(twice)}; repair that, or set `repeats=merge`, which keeps the first"
             )
         return [f"{text}; merged" for text in twice]
 
@@ -259,7 +262,7 @@ class Rules(NamedTuple):
         if not kept.size:
             raise DatasetError(
                 f"{log.source}: nothing is left when each user and item needs {self.core} "
-                "interactions; lower core"
+                "interactions; lower `core`"
             )
         if lost := log.users.size - kept.size:
             users, items = (
@@ -349,7 +352,7 @@ def _number(
     if any(cold):
         found.append(
             f"{train.source}: {cold[0]:,} users and {cold[1]:,} items without a training "
-            "interaction kept (drop_cold leaves them out)"
+            "interaction kept (`drop_cold` leaves them out)"
         )
     return Interactions(
         stacked["train"],
@@ -378,7 +381,7 @@ def _used(log: Log, side: str, train: Log) -> tuple[npt.NDArray[np.int64], npt.N
     elif known.dtype != object and ids.dtype == object:
         raise DatasetError(
             f"{log.source}: its ids are text (first: {shown(ids[0])}) where those of the training "
-            "file are integers; use the same ids, or set ids to text"
+            "file are integers; use the same ids, or set `ids=text`"
         )
     return nodes, ids
 

@@ -93,7 +93,7 @@ class InteractionTable(BipartiteDataset):
             is_given=test_frame is not None,
         )
         if valid_frame is not None and test_frame is None:
-            raise DatasetError(f"{self.name}: valid_frame needs test_frame")
+            raise DatasetError(f"{self.name}: `valid_frame` needs `test_frame`")
         frames = {"frame": frame, "valid_frame": valid_frame, "test_frame": test_frame}
         logs = {
             name: rules.read(columns_of(given, name, rules.columns))

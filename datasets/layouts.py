@@ -54,7 +54,7 @@ def read_columns(path: Path, columns: Sequence[str], layout: Layout) -> Columns:
     has_fields = suffix not in (*JSON_LINES, *PARQUET) and not path.is_dir()
     if not has_fields and layout != Layout():
         raise DatasetError(
-            f"{path}: separator and no_header are for divided text alone; leave them out"
+            f"{path}: `separator` and `no_header` are for divided text alone; leave them out"
         )
     if path.is_dir() or suffix in PARQUET:
         return read_parquet(path, columns)
@@ -66,7 +66,7 @@ def read_columns(path: Path, columns: Sequence[str], layout: Layout) -> Columns:
         if separator is None and suffix not in (*MOVIELENS, ".txt"):
             raise DatasetError(
                 f"{path}: unknown suffix {suffix!r}; name it .csv, .tsv, .jsonl, .parquet or .txt, "
-                "or set separator"
+                "or set `separator`"
             )
     separator = _SEPARATORS.get(separator or "auto", separator or "auto")
     if separator != "auto" and not re.fullmatch(r"[^\w\s\".+-]+|[\t ]", separator, re.ASCII):

@@ -52,7 +52,7 @@ def test_kinds_of_ids():
         (
             ["1", "x"],
             {"kind": "integer"},
-            "line 3: id 'x' in column 'x' is no integer; set ids to text",
+            "line 3: id 'x' in column 'x' is no integer; set `ids=text`",
         ),
         (
             ["1", "9" * 20],
@@ -83,7 +83,7 @@ def test_what_is_missing(gap):
         ("numbers", ["1.5", gap, "2"]),
     ):
         found = fails(take, values, typed=take == "ids")
-        assert "line 3: " in found and "or set drop_missing" in found
+        assert "line 3: " in found and "or set `drop_missing`" in found
         left = column(values).without_missing(["x"])
         assert len(left.columns["x"]) == 2 and left.place(1) == "line 4"
         assert left.notes == ("log: 1 rows without a value in x dropped (first: line 3)",)

@@ -78,7 +78,7 @@ def test_lightgcn_text(log):
     ("options", "out", "message"),
     [
         ({}, "log.csv", "log.csv: is there already; name another place"),
-        ({"core": 3}, "out.parquet", "log.csv: core shapes a data set, and Parquet gets the log"),
+        ({"core": 3}, "out.parquet", "log.csv: `core` shapes a data set, and Parquet gets the log"),
         ({"drop_missing": None}, "out.parquet", "log.csv, line 63: empty id"),
         ({"dataset": "none"}, "out", "unknown data set 'none'"),
     ],

@@ -94,7 +94,7 @@ def test_given_split(tmp_path):
     assert dataset.counts == (2, 4, 3, 0, 1) and dataset.item_ids.tolist() == [0, 1, 2, 3]
     (raw / "valid.txt").write_text("1 0\n")
     assert TikTok(tmp_path).counts == (2, 4, 3, 1, 1)
-    with pytest.raises(DatasetError, match=r"core applies to the log.*leave it out"):
+    with pytest.raises(DatasetError, match=r"`core` applies to the log.*leave it out"):
         TikTok(tmp_path, core=2)
     put(tmp_path, TIKTOK, tiktok_log())
     assert TikTok(tmp_path).counts.users == 30

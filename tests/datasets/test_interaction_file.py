@@ -149,7 +149,7 @@ def test_given_files_keep_cold_users_and_items(tmp_path):
     assert kept.user_ids.tolist() == ["x0", "x1", "x2", "x3", "x9"]
     assert kept.notes == (
         f"{train}: 2 users and 1 items without a training interaction kept "
-        "(drop_cold leaves them out)",
+        "(`drop_cold` leaves them out)",
     )
     dropped = InteractionFile(tmp_path, train, **options, drop_cold=True)
     assert parts(dropped) == [parts(kept)[0], set(), {("x1", 0)}]
@@ -364,9 +364,9 @@ def test_parquet_types(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_rating": 3}, "min_rating needs rating_col"),
-        ({"split": "last"}, "split last needs time_col"),
-        ({"valid_file": "x.csv"}, "valid_file needs test_file"),
+        ({"min_rating": 3}, "`min_rating` needs `rating_col`"),
+        ({"split": "last"}, "`split=last` needs `time_col`"),
+        ({"valid_file": "x.csv"}, "`valid_file` needs `test_file`"),
         ({"test_file": "x.csv", "split_seed": 1}, "the test file is given, so nothing is split"),
         ({"test_file": "x.csv"}, "x.csv: cannot be read (No such file"),
         ({"user_col": "item_id"}, "one column cannot play two parts"),
