@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from typing import Any
 
 import click
 
@@ -72,7 +73,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def _show_warning(message: Warning | str, *place: object) -> None:
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
     click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 

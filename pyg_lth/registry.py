@@ -216,7 +216,7 @@ def register_loss(name: str, loss: "Loss", **defaults: Any) -> None:
 
 def guests_in(settings: Mapping[str, Any]) -> list[Guest]:
     """What settings name that this package does not bring."""
-    named = {"model": BACKBONES, "loss": LOSSES, "method": METHODS}
+    named: dict[str, Registry[Any]] = {"model": BACKBONES, "loss": LOSSES, "method": METHODS}
     found = (kind.guest(settings[key]) for key, kind in named.items() if key in settings)
     return [guest for guest in found if guest is not None]
 

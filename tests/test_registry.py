@@ -13,14 +13,18 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import pyg_lth
-from pyg_lth import PruneConfig, TrainConfig, find_tickets, registry
+from pyg_lth import InputError, PruneConfig, TrainConfig, find_tickets, registry
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery import evidence, rewinding
+from pyg_lth.nn.backbones import build_backbone
 from pyg_lth.pruning import criteria
 from pyg_lth.registry import BACKBONES, LOSSES, METHODS, PluginWarning
+from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.tickets.building import build_ticket
 from pyg_lth.training.problem import Problem
 
 PLUGIN = Path(__file__).parent / "plugin"
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def test_settings_follow_from_a_loss_and_a_backbone(registries):
 def test_loops_are_heard(small_graph, quick_config, guests):
     config = quick_config(model="looped")
     split = InteractionSplit.from_data(small_graph)
-    problem = Problem.prepare(split, config, torch.device("cpu"))
+    problem = Problem.prepare(split, config, CPU)
     weights = problem.initialize()
     model = BACKBONES["looped"].build(70, config)
     model.load_state_dict(weights, strict=False)
@@ -115,6 +119,21 @@ def test_loops_are_heard(small_graph, quick_config, guests):
     x = weights["embedding.weight"]
     expected = (x + dense @ x + dense @ dense @ x) / 3
     torch.testing.assert_close(model.get_embedding(problem.propagation), expected)
+
+
+@pytest.mark.parametrize("model", ["looped", "ngcf"])
+def test_a_ticket_of_a_guest_ranks_as_the_guest_does(
+    small_graph, quick_config, tmp_path, guests, model
+):
+    config = quick_config(model=model, rounds=1)
+    find_tickets(small_graph, config, run_dir=tmp_path)
+    ticket = build_ticket(tmp_path, small_graph, round=1)
+    problem = Problem.prepare(InteractionSplit.from_data(small_graph), config, CPU)
+    trained = build_backbone(config, RunFolder(tmp_path).read_weights(1), CPU)
+    expected = trained.get_embedding(problem.propagation).detach()
+    torch.testing.assert_close(torch.from_numpy(ticket.embedding().copy()), expected)
+    with pytest.raises(InputError, match="takes more than the graph"):
+        build_ticket(tmp_path, small_graph, round=1, store="ego")
 
 
 @pytest.mark.parametrize("method", ["imp", "finetune", "reinit", "snip", "dynamic"])

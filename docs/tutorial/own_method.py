@@ -22,9 +22,7 @@ from pyg_lth.lottery import evidence, rewinding
 from pyg_lth.results.text import conclusion
 
 work = Path(tempfile.mkdtemp(prefix="pyg-lth-"))
-data = Synthetic(work / "data" / "synthetic", num_users=400, num_items=300, num_interactions=9000)[
-    0
-]
+data = Synthetic(work / "data" / "synthetic", 400, 300, 9000)[0]
 quick = dict(dim=16, lr=0.01, max_epochs=20, eval_every=2, patience=4, rounds=4, amount=0.4)
 
 # %%

@@ -29,5 +29,6 @@ def loss_gradient(problem: Problem, weights: Weights, generator: torch.Generator
         out = leaf[problem.nodes(batch)]
         torch.autograd.backward(loss.of_batch(out, batch, problem.config) / problem.sampler.steps)
     torch.autograd.backward(embedding, leaf.grad)
-    gradient: Tensor = model.embedding.weight.grad
+    gradient = model.embedding.weight.grad
+    assert gradient is not None
     return gradient

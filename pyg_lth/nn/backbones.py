@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -142,7 +142,7 @@ class TableModel(torch.nn.Module):
         return look_up_rows(self, nodes, propagation)
 
 
-def embeds_as_lightgcn(model: torch.nn.Module) -> bool:
+def embeds_as_lightgcn(model: torch.nn.Module) -> TypeGuard[LightGCN]:
     """Whether a model is a :class:`LightGCN` whose embeddings no subclass makes otherwise."""
     ours = LightGCN.get_embedding, MF.get_embedding
     return isinstance(model, LightGCN) and type(model).get_embedding in ours

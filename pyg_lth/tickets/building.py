@@ -17,8 +17,8 @@ from pyg_lth.errors import InputError
 from pyg_lth.evaluation.degree_groups import degree_groups
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE, build_backbone, embeds_as_lightgcn
-from pyg_lth.nn.propagation import Propagation
+from pyg_lth.nn.backbones import TABLE, build_backbone, embeds_as_lightgcn, normalized
+from pyg_lth.registry import BACKBONES
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.compression import compress
 from pyg_lth.tickets.ids import Id, IdTable
@@ -97,7 +97,9 @@ def build_ticket(
     weights = {**folder.read_weights(round), TABLE: weight}
     backbone = build_backbone(config, weights, torch.device("cpu"))
     propagates = config.layers > 0
-    polynomial = embeds_as_lightgcn(backbone)
+    strategy = BACKBONES[config.model]
+    # Only of these does a ticket know the way from the table to the embeddings.
+    polynomial = embeds_as_lightgcn(backbone) and strategy.propagation is normalized
     store = store or ("ego" if polynomial else "final")
     if store not in STORES:
         raise InputError(f"{store!r} is none of {', '.join(STORES)}")
@@ -110,16 +112,18 @@ def build_ticket(
         raise InputError("a density or a number of bytes is for what is pruned: store pruned")
     if store == "pruned" and density is None and bytes is None:
         raise InputError("pruned needs a budget: give a density or a number of bytes")
-    if store == "ego" or not propagates:
+    is_table = polynomial and not propagates
+    if store == "ego" or is_table:
         table = CompactTable.from_dense(weight.numpy(), mask, values, form)
     else:
-        graph = Propagation(split.joint_edge_index(), len(weight))
+        edges = split.joint_edge_index()
+        graph = strategy.propagation(edges, len(weight), config) if propagates else None
         with torch.no_grad():
             final = backbone.get_embedding(graph)
         if store == "final":
             table = CompactTable.from_dense(final.numpy(), None, values, form)
     if store == "pruned":
-        source = final if propagates else weight
+        source = weight if is_table else final
         table = compress(source, density=density, bytes=bytes, values=values, form=form)
     ticket = Ticket(
         backbone=config.model,
@@ -128,7 +132,11 @@ def build_ticket(
         user_ids=IdTable.of(range(split.num_users) if user_ids is None else user_ids),
         item_ids=IdTable.of(range(split.num_items) if item_ids is None else item_ids),
         valid=None if split.valid is None else _lists(split, split.valid),
-        layer_weights=(tuple(backbone.alpha.tolist()) if store == "ego" and propagates else None),
+        layer_weights=(
+            tuple(backbone.alpha.tolist())
+            if store == "ego" and propagates and embeds_as_lightgcn(backbone)
+            else None
+        ),
         fold_in="propagation" if polynomial and propagates else "ridge",
     )
     results = folder.read_report()

@@ -300,7 +300,7 @@ def build_update(
         lr: Learning rate.
         others: The parameters that it has beside the table, by name.
     """
-    plain = propagation is None and not others and embeds_as_lightgcn(model)
-    if plain and kernels.usable(model.embedding.weight.device):
+    usable = kernels.usable(model.embedding.weight.device)
+    if usable and propagation is None and not others and embeds_as_lightgcn(model):
         return RowUpdate(model, mask, lr)
     return DenseUpdate(model, {"weight": apply_mask(model, mask), **others}, propagation, lr)
