@@ -19,7 +19,7 @@ _GAP_BYTES_AT_MOST = 5
 ITEMS_AT_MOST = (1 << 31) - 1
 
 # Bytes of gaps that are unpacked in one go, or those of one user where they are more.
-_BYTES_AT_ONCE = 1 << 17
+_BYTES_AT_ONCE = 1 << 14
 
 
 def smallest_type(largest: int) -> np.dtype[Any]:

@@ -34,7 +34,7 @@ DTYPES: Mapping[Values, np.dtype[Any]] = {
 STEPS: Mapping[Values, int] = {"int8": 127, "int4": 7}
 
 # Entries looked at in one go, so that checking takes little memory.
-ENTRIES_AT_ONCE = 1 << 16
+ENTRIES_AT_ONCE = 1 << 14
 
 
 def stored_bytes(number: int, kind: Values) -> int:
