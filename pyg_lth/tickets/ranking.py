@@ -19,7 +19,7 @@ Lists = tuple[Integers, Integers]
 
 # Scores, and entries of embeddings, that are held at once.
 _SCORES_AT_ONCE = 1 << 22
-_ENTRIES_AT_ONCE = 1 << 18
+_ENTRIES_AT_ONCE = 1 << 15
 
 # From so many users on, the items are laid out densely once, if that takes no more than this.
 _MANY_USERS = 64
