@@ -207,6 +207,11 @@ def _read(folder: RunFolder, round: int) -> tuple[npt.NDArray[np.bool_], Tensor]
     return mask.table.numpy(), weight.float()
 
 
+def _layer_weights(backbone: torch.nn.Module) -> tuple[float, ...]:
+    weights: list[float] = backbone.get_buffer("alpha").tolist()
+    return tuple(weights)
+
+
 def _lists(split: InteractionSplit, pairs: Tensor) -> ItemLists:
     return ItemLists.from_pairs(pairs.numpy(), split.num_users, split.num_items)
 
