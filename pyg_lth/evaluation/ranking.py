@@ -66,11 +66,13 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
     scores, keys = (rowptr.new_empty(chunk, num_items, dtype=t) for t in (torch.float, torch.long))
     ranked = rowptr.new_empty(num_users, k)
+    # On the device already: a number would be copied there, and waited for, in every chunk.
+    never = scores.new_tensor(-torch.inf)
     for i, first in enumerate(range(0, num_users, chunk)):
         part, key = scores[: num_users - first], keys[: num_users - first]
         torch.mm(users[first : first + chunk], items.t(), out=part)
         edges = slice(starts[i], starts[i + 1])
-        part[seen_row[edges] - first, seen_item[edges]] = -torch.inf
+        part[seen_row[edges] - first, seen_item[edges]] = never
         part.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
         ranked[first : first + chunk] = _best(part, key, k)
     return ranked

@@ -1,6 +1,7 @@
 """The round loop of one seed: train, mask, rewind, retrain."""
 
 import functools
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,9 @@ class Rounds:
                 self._ended = str(reason)
             else:
                 self._callback.on_round_end(self._results[-1])
+            # torch's parametrizations stand in a circle with their tables, which only the
+            # collector frees, and which it may leave for many rounds.
+            gc.collect()
             self._publish()
         self._folder.tidy()
         # Once more, for a run that ended between its last round and the report.

@@ -95,10 +95,13 @@ def _upper_bits(score: Tensor) -> Tensor:
 
 def _keep_highest_of_each_row(scores: Tensor, alive: Tensor, keep: int) -> None:
     num_rows, dim = scores.shape
-    row_keep = torch.full((num_rows, 1), keep // num_rows)
+    row_keep = torch.full((num_rows, 1), keep // num_rows, device=scores.device)
     row_keep[: keep % num_rows] += 1
     if bool((alive.sum(dim=1, keepdim=True) < row_keep).any()):
         raise InputError(f"{keep} entries cannot be kept evenly: a row has too few living ones")
     order = scores.masked_fill(~alive, -torch.inf).argsort(dim=1, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(dim).expand_as(order))
+    column = torch.arange(dim, device=scores.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, column)
+        1, order, torch.arange(dim, device=scores.device).expand_as(order)
+    )
     alive &= rank >= dim - row_keep

@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 
 import pytest
 import torch
@@ -305,3 +306,17 @@ def test_every_round_prunes_once_from_where_its_method_says(
     # imp's first round, which is trained beside reinit's, is pruned beside it too.
     beside = [280] if source is evidence.rewound else []
     assert living == [280, *beside, cut]
+
+
+def test_what_a_round_leaves_is_freed(small_graph, quick_config):
+    class Watch(Callback):
+        def __init__(self):
+            self.tables = []
+
+        def on_round_start(self, training, mask):
+            assert [table() for table in self.tables] == [None] * len(self.tables)
+            self.tables.append(weakref.ref(training.model.embedding))
+
+    watch = Watch()
+    find_tickets(small_graph, quick_config(), callback=watch)
+    assert len(watch.tables) == 4

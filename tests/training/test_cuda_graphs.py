@@ -1,8 +1,11 @@
 import contextlib
+import gc
+import weakref
 
 import pytest
 import torch
 
+from pyg_lth.training import cuda_graphs
 from pyg_lth.training.cuda_graphs import WARM_UP_STEPS, record
 
 
@@ -39,15 +42,30 @@ def graphs(monkeypatch):
         def wait_stream(self, other):
             pass
 
+        made = 0
+
+        def __init__(self):
+            Stream.made += 1
+
+    Graph.current = Stream()
+
     @contextlib.contextmanager
     def capture(graph):
         yield
         if Graph.failure:
-            raise RuntimeError(Graph.failure)
+            # As CUDA does: the capture's own stream stays current, and the end fails in its turn.
+            Graph.current = None
+            try:
+                raise RuntimeError(Graph.failure)
+            except RuntimeError:
+                raise RuntimeError("capture ended badly")  # noqa: B904
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: Graph.current)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(Graph, "current", stream))
+    monkeypatch.setattr(cuda_graphs, "_recordable", True)
+    cuda_graphs._stream_aside.cache_clear()
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", capture)
     return Graph
@@ -85,3 +103,30 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_it_is(graphs, monkeypatch):
         step = record(counter.step, counter.tensors, BATCH)
     assert step == counter.step
     assert counter.weight.item() == 5
+
+
+def test_a_failed_capture_leaves_no_stream_behind_and_is_not_tried_again(graphs, monkeypatch):
+    monkeypatch.setattr(graphs, "failure", "operation not permitted")
+    counter, before = Counter(), graphs.current
+    with pytest.warns(UserWarning, match="operation not permitted$"):
+        record(counter.step, counter.tensors, BATCH)
+    assert graphs.current is before
+    taken = len(counter.batches)
+    assert record(counter.step, counter.tensors, BATCH) == counter.step
+    assert len(counter.batches) == taken
+
+
+def test_a_recorded_step_keeps_what_it_works_on(graphs):
+    counter = Counter()
+    alive, step = weakref.ref(counter), record(counter.step, counter.tensors, BATCH)
+    del counter
+    gc.collect()
+    assert alive() is not None
+    del step
+    gc.collect()
+    assert alive() is None
+
+
+def test_all_recordings_warm_up_on_one_stream(graphs):
+    streams = {id(cuda_graphs._stream_aside()) for _ in range(3)}
+    assert len(streams) == 1
