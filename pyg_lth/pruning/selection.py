@@ -102,6 +102,4 @@ def _keep_highest_of_each_row(scores: Tensor, alive: Tensor, keep: int) -> None:
     order = scores.masked_fill(~alive, -torch.inf).argsort(dim=1, stable=True)
     column = torch.arange(dim, device=scores.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, column)
-        1, order, torch.arange(dim, device=scores.device).expand_as(order)
-    )
     alive &= rank >= dim - row_keep
