@@ -67,7 +67,8 @@ def read_adjacency(path: Path) -> Adjacency:
     users = values[is_user]
     again = _repeated(users)
     notes: tuple[str, ...] = ()
-    if again.size and (weights := _weights_of_pairs(values, is_user)) is not None:
+    weights = _weights_of_pairs(path, values, is_user) if again.size else None
+    if weights is not None:
         is_item = ~is_user & ~weights
         again = again[:0]
         notes = (f"{path}: taken for a list of pairs, one a line",)
@@ -112,7 +113,7 @@ def _more(number: int, what: str) -> str:
 
 
 def _weights_of_pairs(
-    values: npt.NDArray[np.int64], is_user: npt.NDArray[np.bool_]
+    path: Path, values: npt.NDArray[np.int64], is_user: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_] | None:
     """Returns which values are weights, if each line is a pair with or without one."""
     first = np.flatnonzero(is_user)
@@ -120,10 +121,15 @@ def _weights_of_pairs(
     weights = np.zeros(values.size, dtype=np.bool_)
     if (lengths == 2).all():
         return weights
-    if (lengths == 3).all() and (values[first + 2] == values[2]).all():
-        weights[first + 2] = True
-        return weights
-    return None
+    if (lengths != 3).any():
+        return None
+    if (values[first + 2] != values[2]).any():
+        raise DatasetError(
+            f"{path}: every line holds three numbers and users come again, so these seem to be "
+            "pairs with ratings; set `separator=space` and `no_header`, or join each user's lines"
+        )
+    weights[first + 2] = True
+    return weights
 
 
 def _refuse_token(path: Path, content: bytes, position: int) -> None:

@@ -333,7 +333,10 @@ class _Text:
         for name in wanted:
             if names.count(name) == 1:
                 continue
-            what = "two columns" if name in names else "no column"
+            if name in names:
+                raise DatasetError(
+                    f"{self.path}, {place}: two columns {shown(name)}; rename one of them"
+                )
             listed = ", ".join(
                 name if len(name) < 60 else shown(name) for name in names[:_MOST_NAMES_SHOWN]
             )
@@ -345,7 +348,7 @@ class _Text:
                 other = next((sep for sep in SEPARATORS if sep in names[0]), None)
                 hint = f", or set `separator={_NAMES.get(other, other)!r}`" if other else ""
             raise DatasetError(
-                f"{self.path}, {place}: {what} {name!r}; name one of {listed}{more}{hint}"
+                f"{self.path}, {place}: no column {shown(name)}; name one of {listed}{more}{hint}"
             )
 
 

@@ -61,7 +61,9 @@ def _read_part(file: Path, columns: Sequence[str]) -> pa.Table:
                 raise DatasetError(
                     f"{file}, schema: {what} {name!r}; name one of {', '.join(names[:20])}"
                 )
-        return parquet.read(columns=list(columns))
+        table = parquet.read(columns=list(columns))
+        table.validate(full=True)  # text may be no UTF-8
+        return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DatasetError(f"{file}: cannot be read ({error.strerror})") from error

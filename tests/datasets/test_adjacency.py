@@ -101,3 +101,6 @@ def test_lists_of_pairs(tmp_path, weight):
     )
     path.write_text("0 3 1\n1 1 1\n2 0 1\n")  # no user comes again: a list of items
     assert read_adjacency(path).pairs.tolist() == [[0, 0, 1, 2, 2], [1, 3, 1, 0, 1]]
+    path.write_text("0 3 1\n1 1 5\n0 4 2\n")
+    with pytest.raises(DatasetError, match="pairs with ratings; set `separator=space` and `no_hea"):
+        read_adjacency(path)

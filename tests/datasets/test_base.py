@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
-from pyg_lth.datasets import BipartiteDataset, DatasetError, Synthetic
+from pyg_lth.datasets import BipartiteDataset, DatasetError, InteractionGraph, Synthetic
 from pyg_lth.datasets.base import Interactions
 
 TRAIN = [[0, 0, 1, 2], [1, 0, 2, 1]]
@@ -159,3 +160,22 @@ def test_processes_prepare_one_root_together(tmp_path):
     (path,) = (tmp_path / "processed").iterdir()
     assert path.suffix == ".safetensors"
     assert Synthetic(tmp_path, 60, 40, 500).counts.train > 0
+
+
+def test_processed_files_of_before_are_read(tmp_path):
+    dataset = Tiny(tmp_path, valid=[[2], [0]])
+    assert dataset.notes == ()
+    (path,) = tmp_path.rglob("*.safetensors")
+    # Older files have no metadata.
+    save_file(load_file(path), path)
+    again = Tiny(tmp_path, valid=[[2], [0]])
+    assert again.notes == () and isinstance(again[0], InteractionGraph)
+    assert edges(again).val_edge_label_index.equal(edges(dataset).val_edge_label_index)
+
+
+def test_notes_are_kept_with_the_processed_file(tmp_path):
+    class Noted(Tiny):
+        def read(self):
+            return super().read()._replace(notes=("3 rows dropped",))
+
+    assert Noted(tmp_path).notes == Noted(tmp_path).notes == ("3 rows dropped",)

@@ -335,6 +335,9 @@ def test_bad_parquet(tmp_path):
     assert "schema: no column 'uid'; name one of user_id, item_id, when, stars" in fails(
         tmp_path, path, user_col="uid"
     )
+    odd = pa.array([b"a", b"\xff"]).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"user_id": odd, "item_id": odd}), path)
+    assert f"{path}: damaged Parquet file (" in fails(tmp_path, path)
     for content in (whole[: len(whole) // 2], whole[4:], b"", b"PAR1"):
         path.write_bytes(content)
         assert f"{path}: damaged Parquet file (" in fails(tmp_path, path)
@@ -392,3 +395,25 @@ def test_bad_paths(tmp_path):
         tmp_path, few
     )
     assert "a folder brings its own test file" in fails(tmp_path, tmp_path, test_file=few)
+
+
+def test_a_folder_of_parquet_parts(tmp_path):
+    folder = tmp_path / "log"
+    (folder / "b=1").mkdir(parents=True)
+    table = rows()
+    write(folder / "part-0.parquet", table[:50])
+    write(folder / "b=1" / "part-1.parquet", table[50:])
+    (folder / "_SUCCESS").touch()
+    (folder / ".part.parquet").write_bytes(b"")
+    whole = InteractionFile(
+        tmp_path / "root", write(tmp_path / "all.parquet", table[50:] + table[:50])
+    )
+    dataset = InteractionFile(tmp_path / "root", folder)
+    assert parts(dataset) == parts(whole)
+    bad = [dict(table[0], user_id=None), *table[1:]]
+    write(folder / "part-0.parquet", bad)
+    message = fails(tmp_path, folder)
+    assert f"{folder}, part-0.parquet, row 1: empty id in column 'user_id'" in message
+    pq.write_table(pa.table({"user_id": [[1]], "item_id": [1]}), folder / "part-2.parquet")
+    assert f"{folder}: its parts differ in type (" in fails(tmp_path, folder)
+    assert "neither a train.txt nor Parquet files" in fails(tmp_path, tmp_path / "root")
