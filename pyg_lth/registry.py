@@ -176,12 +176,12 @@ def register_method(name: str, method: "Method") -> None:
         >>> import pyg_lth
         >>> from pyg_lth.lottery import evidence, rewinding
         >>> from pyg_lth.lottery.methods import Method
-        >>> def largest_rows(weight, generator, gradient):
+        >>> def longest_rows(weight, generator, gradient):
         ...     return weight.norm(dim=1, keepdim=True).expand_as(weight)
-        >>> rows = Method(largest_rows, evidence.dense, rewinding.to_initialization)
-        >>> pyg_lth.register_method("largest-rows", rows)
-        >>> pyg_lth.PruneConfig(method="largest-rows").method
-        'largest-rows'
+        >>> rows = Method(longest_rows, evidence.dense, rewinding.to_initialization)
+        >>> pyg_lth.register_method("longest-rows", rows)
+        >>> pyg_lth.PruneConfig(method="longest-rows").method
+        'longest-rows'
     """
     METHODS.register(name, method, _caller(), {})
 
@@ -196,6 +196,14 @@ def register_backbone(name: str, backbone: "Backbone", layers: int = 0) -> None:
 
     Raises:
         ValueError: If the name is malformed or taken.
+
+    Example:
+        >>> import pyg_lth
+        >>> def build(num_nodes, config):
+        ...     return pyg_lth.LightGCN(num_nodes, config.dim, config.layers, alpha=1.0)
+        >>> pyg_lth.register_backbone("layers-summed", pyg_lth.Backbone(build), layers=2)
+        >>> pyg_lth.TrainConfig(model="layers-summed").layers
+        2
     """
     BACKBONES.register(name, backbone, _caller(), {"layers": layers})
 

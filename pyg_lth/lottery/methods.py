@@ -19,6 +19,11 @@ class Method:
         rate_goes_on: Whether the learning rate goes on decaying where the previous round left it,
             instead of starting anew.
         regrows: Whether the mask moves during training, at a constant number of entries.
+
+    Example:
+        >>> from pyg_lth.lottery.methods import METHODS
+        >>> METHODS["oneshot"].evidence.__name__, METHODS["oneshot"].rewind.__name__
+        ('dense', 'to_initialization')
     """
 
     criterion: criteria.Criterion

@@ -123,6 +123,17 @@ class TableModel(torch.nn.Module):
     Args:
         num_nodes (int): Users and items together.
         embedding_dim (int): Embedding dimension.
+
+    Example:
+        >>> import torch
+        >>> import pyg_lth
+        >>> class Neighbours(pyg_lth.TableModel):
+        ...     def get_embedding(self, propagation):
+        ...         return self.embedding.weight + propagation @ self.embedding.weight
+        >>> edge_index = torch.tensor([[0, 0, 1, 2], [1, 2, 0, 0]])
+        >>> model = Neighbours(num_nodes=3, embedding_dim=8)
+        >>> model.get_embedding(pyg_lth.Propagation(edge_index, num_nodes=3)).shape
+        torch.Size([3, 8])
     """
 
     def __init__(self, num_nodes: int, embedding_dim: int):
@@ -171,6 +182,13 @@ class Backbone:
         propagation: Takes the joint ``edge_index`` (users, then items, each edge in both
             directions), the number of nodes and the settings, and returns what the model
             propagates through. Called where there are layers.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.nn.backbones import BACKBONES
+        >>> model = BACKBONES["lightgcn"].build(7, pyg_lth.TrainConfig(dim=4))
+        >>> model.num_layers, model.embedding
+        (3, Embedding(7, 4))
     """
 
     build: Callable[[int, TrainConfig], LightGCN | TableModel]

@@ -92,6 +92,11 @@ class Loss:
             they are of (as :class:`~pyg_lth.training.sampling.TripletSampler` draws it), and the
             settings.
         draws_negatives: Whether it needs negatives of its own; otherwise :math:`n` is 0.
+
+    Example:
+        >>> from pyg_lth.training.losses import LOSSES
+        >>> callable(LOSSES["bpr"].of_batch)
+        True
     """
 
     of_batch: Callable[[Tensor, Tensor, TrainConfig], Tensor]
