@@ -218,6 +218,13 @@ def register_loss(name: str, loss: "Loss", **defaults: Any) -> None:
 
     Raises:
         ValueError: If the name is malformed or taken.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.training.losses import LOSSES
+        >>> pyg_lth.register_loss("bpr-without-l2", LOSSES["bpr"], reg=0.0)
+        >>> pyg_lth.TrainConfig(loss="bpr-without-l2").reg
+        0.0
     """
     LOSSES.register(name, loss, _caller(), defaults)
 
