@@ -35,8 +35,8 @@ browser:
 	fi
 
 help-pages: $(VENV)/installed
-	for command in "" prune train sweep report compare plot export inspect recommend datasets "datasets list" "datasets info" \
-		"datasets prepare" doctor; do \
+	for command in "" prune train sweep report compare plot export inspect recommend serve datasets \
+		"datasets list" "datasets info" "datasets prepare" doctor; do \
 		$(BIN)/pyg-lth $$command --help >/dev/null || exit 1; \
 	done
 

@@ -16,6 +16,7 @@ from pyg_lth.cli.plot import plot
 from pyg_lth.cli.prune import prune, train
 from pyg_lth.cli.recommend import recommend
 from pyg_lth.cli.report import report
+from pyg_lth.cli.serve import serve
 from pyg_lth.cli.settings import InOrder, in_flags
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.datasets import DatasetError
@@ -48,6 +49,7 @@ for command in (
     export,
     inspect,
     recommend,
+    serve,
     datasets,
     doctor,
 ):

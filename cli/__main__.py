@@ -2,4 +2,6 @@
 
 from pyg_lth.cli import main
 
-main()
+# The processes that a command starts import this module too.
+if __name__ == "__main__":
+    main()

@@ -218,6 +218,9 @@ class CompactTable:
             IndexError: If there is no such row.
         """
         if isinstance(index, slice):
+            if self.kind == "float32" and self.form == "dense":
+                stored: Floats = self.tensors["values"].reshape(-1, self.dim)[index]
+                return stored
             row = np.arange(self.num_rows)[index]
         else:
             row = np.asarray(index, np.int64).reshape(-1)

@@ -257,6 +257,16 @@ class Ticket:
         """
         return self._final.rows(slice(0, self.table.num_rows))
 
+    def propagated(self) -> "Ticket":
+        """The same answers from the propagated table in float32, which takes more bytes.
+
+        A ticket that answers as it is is returned as it is.
+        """
+        if self.layer_weights is None:
+            return self
+        table = CompactTable.from_dense(self.embedding(), form="dense")
+        return dataclasses.replace(self, table=table, layer_weights=None)
+
     def seen(self, users: npt.ArrayLike | slice) -> Lists:
         """What users had in training and validation, which lists leave out.
 
