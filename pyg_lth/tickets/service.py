@@ -297,7 +297,7 @@ class _Counters:
         registry = self._registry
         if COUNTERS in os.environ:
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
 

@@ -219,8 +219,8 @@ class CompactTable:
         """
         if isinstance(index, slice):
             if self.kind == "float32" and self.form == "dense":
-                stored: Floats = self.tensors["values"].reshape(-1, self.dim)[index]
-                return stored
+                dense: Floats = self.tensors["values"].reshape(-1, self.dim)[index]
+                return dense
             row = np.arange(self.num_rows)[index]
         else:
             row = np.asarray(index, np.int64).reshape(-1)

@@ -207,3 +207,12 @@ def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, mo
     evaluator = Evaluator(split, "test", 20)
     wanted = evaluator.rank(final)
     assert (ticket.rank(evaluator.users.numpy(), 20)[0] == wanted.numpy()).all()
+
+
+def test_a_propagated_ticket_gives_the_same_answers_without_its_graph(make_ticket):
+    ticket = make_ticket(layers=2, valid=True)
+    propagated = ticket.propagated()
+    assert propagated.layer_weights is None
+    assert propagated.recommend([3, 5, "nobody"], 4) == ticket.recommend([3, 5, "nobody"], 4)
+    assert propagated.recommend_for([2, 7], 4) == ticket.recommend_for([2, 7], 4)
+    assert propagated.propagated() is propagated
