@@ -102,8 +102,7 @@ def trained_embedding(problem: Problem, epochs: int) -> Tensor:
     for _ in range(epochs):
         for batch in problem.sampler.epoch(source):
             training.step(batch)
-    with torch.no_grad():
-        return training.model.get_embedding(problem.propagation)
+    return problem.embed(training.model)
 
 
 def evaluation(split: InteractionSplit, embedding: Tensor) -> Task:

@@ -12,7 +12,7 @@ import click
 
 from pyg_lth.cli.datasets import opened
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
-from pyg_lth.config import PRESETS, PresetName
+from pyg_lth.config import BEFORE, PRESETS, PresetName
 from pyg_lth.errors import InputError
 from pyg_lth.settings_file import read_settings
 
@@ -76,7 +76,7 @@ def _run(
     **flags: Any,
 ) -> None:
     if resume is None:
-        settings: TrainSettings | PruneSettings = build(form, file, flags, preset)
+        settings: TrainSettings | PruneSettings = build(form, file, flags, PRESETS[preset])
     else:
         settings = _settings_of(resume, out, file, flags)
     if print_config:
@@ -159,9 +159,8 @@ def _settings_of(
     kept = resume / "config.json"
     if not kept.exists():
         raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    if "rounds" in read_settings(kept):
-        return build(PruneSettings, kept, {})
-    return build(TrainSettings, kept, {})
+    form = PruneSettings if "rounds" in read_settings(kept) else TrainSettings
+    return build(form, kept, {}, BEFORE)
 
 
 def _run_name(command: str, settings: TrainSettings | PruneSettings) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag
+from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, written
+from pyg_lth.config import BEFORE
 from pyg_lth.errors import InputError
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def _command_of(run: Path, report: "Report") -> str | None:
     if "dataset" not in report.config:
         return None
     pruned = "rounds" in report.config
-    settings = build(PruneSettings if pruned else TrainSettings, run / "config.json", {})
+    settings = build(PruneSettings if pruned else TrainSettings, run / "config.json", {}, BEFORE)
     changed = settings.model_dump(exclude_defaults=True)
-    flags = [shlex.join([flag(name), str(value)]) for name, value in changed.items()]
+    flags = map(shlex.quote, written(changed))
     return " \\\n    ".join([f"pyg-lth {'prune' if pruned else 'train'}", *flags])
 
 

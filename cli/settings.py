@@ -2,15 +2,16 @@
 
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
+from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
 from pyg_lth.registry import Registry
@@ -70,7 +71,7 @@ def build(
     model: type[Settings],
     file: Path | None,
     given: dict[str, Any],
-    preset: PresetName = "honest",
+    base: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """Build settings from defaults, a preset, then a file, then the flags that were given.
 
@@ -78,16 +79,16 @@ def build(
         model: The settings to build.
         file: A YAML or JSON file whose keys are fields of ``model``, if there is one.
         given: Values of the flags, :obj:`None` where not given.
-        preset: Changes some defaults.
+        base: Changes some defaults, of fields that ``model`` may lack.
 
     Raises:
         InputError: If the file is not such a file, or a value is refused.
     """
     flags = {name: value for name, value in given.items() if value is not None}
-    base = {name: PRESETS[preset][name] for name in PRESETS[preset] if name in model.model_fields}
+    known = {name: value for name, value in base.items() if name in model.model_fields}
     try:
         return model.model_validate(
-            {**base, **({} if file is None else read_settings(file)), **flags}
+            {**known, **({} if file is None else read_settings(file)), **flags}
         )
     except ValidationError as error:
         raise InputError(
@@ -115,6 +116,12 @@ def explain(error: ValidationError, name_of: Callable[[str], str]) -> str:
 def flag(name: str) -> str:
     """The flag of a setting."""
     return "--" + name.replace("_", "-")
+
+
+def written(settings: Mapping[str, Any]) -> list[str]:
+    """The options that give settings their values, an argument each; a flag not set gives none."""
+    given = ((flag(name), value) for name, value in settings.items() if value is not False)
+    return [option if value is True else f"{option}={value}" for option, value in given]
 
 
 def in_flags(message: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from pyg_lth.cli.settings import PruneSettings, explain, flag
+from pyg_lth.cli.settings import PruneSettings, explain, written
 from pyg_lth.errors import InputError
 from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
 
@@ -115,7 +115,7 @@ def _command(cell: Cell, state: State) -> list[str]:
 
 def _arguments(cell: Cell, state: State) -> list[str]:
     if state == "new":
-        flags = [f"{flag(name)}={cell.settings[name]}" for name in cell.given]
+        flags = written({name: cell.settings[name] for name in cell.given})
         return ["prune", *flags, "--out", str(cell.folder)]
     return ["prune", "--resume", str(cell.folder)]
 

@@ -14,10 +14,14 @@ from pyg_lth.registry import BACKBONES, LOSSES, LossName, MethodName, ModelName
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
+ScoreName = Literal["dot", "cosine"]
 BatchByName = Literal["user", "edge"]
 ThresholdName = Literal["table", "feature", "entry"]
 PresetName = Literal["honest", "paper"]
 
+
+
+SELECTION_METRICS = ("recall", "ndcg")
 
 class TrainConfig(BaseModel):
     """Settings of one dense training; the defaults are the paper's (Section 4.1).
@@ -28,7 +32,7 @@ class TrainConfig(BaseModel):
     Example:
         >>> from pyg_lth import TrainConfig
         >>> config = TrainConfig(model="mf", lr=0.01)
-        >>> config.dim, config.layers, config.selection_metric
+        >>> config.dim, config.layers, config.select_by
         (32, 0, 'recall@20')
         >>> TrainConfig(patience=0)
         Traceback (most recent call last):
@@ -52,10 +56,21 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(2048, ge=1, description="Positives a step.")
     reg: float = Field(1e-4, ge=0, description="Weight of the L2 term.")
     loss: LossName = Field("bpr", description="Training loss.")
-    temperature: float = Field(0.1, gt=0, description="Divides the cosines in softmax.")
-    negatives: int = Field(
-        1, ge=1, description="Negatives drawn for each positive, in bpr; softmax draws none."
+    score: ScoreName = Field(
+        "dot",
+        description="What ranks the items; cosine unless given if the loss trains cosines.",
     )
+    temperature: float = Field(0.1, gt=0, description="Divides the cosines in the softmax losses.")
+    negatives: int = Field(
+        1,
+        ge=1,
+        description="Negatives drawn: for each positive in bpr; for a whole batch, and 1024 unless "
+        "given, in sampled-softmax and ccl.",
+    )
+    margin: float = Field(
+        0.9, ge=-1, lt=1, description="Cosine from which ccl pushes a negative away."
+    )
+    negative_weight: float = Field(150.0, gt=0, description="Weight of the negatives in ccl.")
     batch_by: BatchByName = Field(
         "user", description="What a batch draws: a user and one of their items, or an interaction."
     )
@@ -65,22 +80,44 @@ class TrainConfig(BaseModel):
     select_on: SplitName = Field(
         "valid", description="Split that chooses epochs; 'test' is the authors' protocol."
     )
+    select_by: str = Field(
+        "recall@20",
+        description="Metric that chooses epochs and decides wins: recall@K or ndcg@K.",
+    )
     topk: int = Field(20, ge=1, description="Length of the ranked list, the K of Recall@K.")
+    refit: bool = Field(
+        False,
+        description="At last train dense and winner on train and validation, for as many epochs.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of every random draw.")
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
-        """Fill in what follows from backbone and loss where it is not given."""
+        """Fill in what follows from other settings where it is not given."""
         if not isinstance(values, dict):
             return values
-        following: dict[str, Any] = {"layers": 0}
+        following: dict[str, Any] = {"layers": 0, "score": "dot", "negatives": 1}
         for setting, strategies in (("model", BACKBONES), ("loss", LOSSES)):
             name = values.get(setting, cls.model_fields[setting].default)
             following |= strategies.defaults(str(name))
+        following["select_by"] = "recall"
         absent = {key: value for key, value in following.items() if values.get(key) is None}
-        return {**values, **absent}
+        filled = {**values, **absent}
+        if filled["select_by"] in SELECTION_METRICS:
+            filled["select_by"] += f"@{values.get('topk', 20)}"
+        return filled
+
+    @model_validator(mode="after")
+    def _select_by_what_is_measured(self) -> "TrainConfig":
+        found = [f"{name}@{self.topk}" for name in SELECTION_METRICS]
+        if self.select_by not in found:
+            raise ValueError(
+                f"select_by is {self.select_by!r}, but what is measured at topk {self.topk} is "
+                f"{' and '.join(found)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _layers_where_there_are_some(self) -> "TrainConfig":
@@ -91,17 +128,21 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _softmax_draws_no_negatives(self) -> "TrainConfig":
-        if self.loss == "softmax" and self.negatives != 1:
+    def _some_losses_draw_no_negatives(self) -> "TrainConfig":
+        if self.loss in ("softmax", "corrected-softmax") and self.negatives != 1:
             raise ValueError(
-                "softmax takes its negatives from the batch: leave negatives out, or take bpr"
+                f"{self.loss} takes its negatives from the batch: leave negatives out, or take "
+                "sampled-softmax"
             )
         return self
 
-    @property
-    def selection_metric(self) -> str:
-        """Key of the metric that chooses epochs and decides wins, ``recall@K``."""
-        return f"recall@{self.topk}"
+    @model_validator(mode="after")
+    def _refit_adds_validation(self) -> "TrainConfig":
+        if self.refit and self.select_on == "test":
+            raise ValueError(
+                "refit trains for the epochs that validation chose: take select_on valid"
+            )
+        return self
 
     def stable_hash(self) -> str:
         """Twelve hexadecimal digits that equal settings share on every machine."""
@@ -148,6 +189,17 @@ class PruneConfig(TrainConfig):
                 f"{shortest}: lower it, or raise max_epochs or patience"
             )
         return self
+
+
+# What run folders of versions without these settings mean, where it is not what is default today.
+BEFORE = {"score": "dot"}
+
+
+def completed(kept: dict[str, Any]) -> dict[str, Any]:
+    """Settings that a run folder keeps, with those that came into being after it was begun."""
+    form = PruneConfig if "rounds" in kept else TrainConfig
+    own = {name: value for name, value in kept.items() if name in form.model_fields}
+    return {**form.model_validate({**BEFORE, **own}).model_dump(), **kept}
 
 
 # What a preset changes in the defaults. The authors' code chooses epochs and masks on test.

@@ -155,7 +155,18 @@ METHODS: "Registry[Method]" = Registry(
 BACKBONES: "Registry[Backbone]" = Registry(
     "backbone", "pyg_lth.nn.backbones", {"lightgcn": {"layers": 3}, "mf": {"layers": 0}}
 )
-LOSSES: "Registry[Loss]" = Registry("loss", "pyg_lth.training.losses", {"bpr": {}, "softmax": {}})
+# What trains cosines ranks by them too.
+LOSSES: "Registry[Loss]" = Registry(
+    "loss",
+    "pyg_lth.training.losses",
+    {
+        "bpr": {},
+        "softmax": {"score": "cosine"},
+        "corrected-softmax": {"score": "cosine"},
+        "sampled-softmax": {"score": "cosine", "negatives": 1024},
+        "ccl": {"score": "cosine", "negatives": 1024},
+    },
+)
 
 MethodName = Annotated[str, AfterValidator(METHODS.check), METHODS]
 ModelName = Annotated[str, AfterValidator(BACKBONES.check), BACKBONES]

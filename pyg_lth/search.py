@@ -156,7 +156,7 @@ def _report_together(
     done = folders[: len(reports)]
 
     def users(round: int) -> np.ndarray:
-        metric = config.selection_metric
+        metric = config.select_by
         return np.stack([folder.read_users(round)[metric].numpy() for folder in done])
 
     dense = users(0)

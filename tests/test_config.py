@@ -32,8 +32,8 @@ def test_the_defaults_are_the_paper_s():
     assert settings.model_dump(include=set(paper)) == paper
     assert settings.propagation == "auto"
     assert settings.select_on == "valid"
-    assert settings.selection_metric == "recall@20"
-    assert TrainConfig(topk=50).selection_metric == "recall@50"
+    assert settings.select_by == "recall@20"
+    assert TrainConfig(topk=50).select_by == "recall@50"
 
 
 @pytest.mark.parametrize("kind", [TrainConfig, PruneConfig])
@@ -108,10 +108,50 @@ def test_mf_with_layers_is_refused():
         TrainConfig(model="mf", layers=2)
 
 
-def test_negatives_are_refused_with_softmax():
-    with pytest.raises(ValidationError, match="softmax takes its negatives from the batch"):
-        TrainConfig(loss="softmax", negatives=2)
-    assert TrainConfig(loss="softmax", negatives=1).negatives == 1
+@pytest.mark.parametrize("loss", ["softmax", "corrected-softmax"])
+def test_negatives_are_refused_with_softmax_over_the_batch(loss):
+    with pytest.raises(ValidationError, match=f"{loss} takes its negatives from the batch"):
+        TrainConfig(loss=loss, negatives=2)
+    assert TrainConfig(loss=loss, negatives=1).negatives == 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "score", "negatives"),
+    [
+        ("bpr", "dot", 1),
+        ("softmax", "cosine", 1),
+        ("corrected-softmax", "cosine", 1),
+        ("sampled-softmax", "cosine", 1024),
+        ("ccl", "cosine", 1024),
+    ],
+)
+@pytest.mark.parametrize("given", [{}, {"score": None}], ids=["absent", "none"])
+def test_a_loss_that_trains_cosines_ranks_by_them_unless_told(loss, score, negatives, given):
+    settings = TrainConfig(loss=loss, **given)
+    assert (settings.score, settings.negatives) == (score, negatives)
+    assert TrainConfig(loss=loss, score="dot").score == "dot"
+
+
+def test_what_selects_is_measured_at_the_length_of_the_list():
+    assert TrainConfig(select_by="ndcg", topk=10).select_by == "ndcg@10"
+    assert TrainConfig(select_by="ndcg@10", topk=10).select_by == "ndcg@10"
+    for metric in ("ndcg@10", "precision@20", ""):
+        with pytest.raises(ValidationError, match="recall@20 and ndcg@20"):
+            TrainConfig(select_by=metric)
+
+
+def test_refit_needs_a_validation_split():
+    with pytest.raises(ValidationError, match="refit trains for the epochs that validation chose"):
+        TrainConfig(refit=True, select_on="test")
+
+
+def test_a_run_begun_before_there_was_a_choice_ranks_by_dot_product():
+    kept = TrainConfig(loss="softmax", topk=5).model_dump()
+    for name in ("score", "select_by", "refit", "margin", "negative_weight"):
+        del kept[name]
+    assert config.completed(kept) == TrainConfig(loss="softmax", topk=5, score="dot").model_dump()
+    pruned = PruneConfig(rounds=3).model_dump()
+    assert config.completed({**pruned, "dataset": "own"}) == {**pruned, "dataset": "own"}
 
 
 @pytest.mark.parametrize("settings", [{"max_epochs": 9}, {"patience": 1, "eval_every": 4}])
@@ -143,19 +183,24 @@ def test_the_hash_is_the_same_on_every_machine():
         "batch_size": 512,
         "reg": 1e-4,
         "loss": "bpr",
+        "score": "dot",
         "temperature": 0.1,
         "negatives": 1,
+        "margin": 0.9,
+        "negative_weight": 150.0,
         "batch_by": "user",
         "max_epochs": 100,
         "patience": 10,
         "eval_every": 5,
         "select_on": "valid",
+        "select_by": "recall@20",
         "topk": 20,
+        "refit": False,
         "device": "cpu",
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "8aacd2d667e4"
+    assert TrainConfig(**settings).stable_hash() == "14680b00c96d"
 
 
 def test_equal_settings_share_a_hash_however_they_are_written():
@@ -176,14 +221,19 @@ def test_different_settings_differ_in_their_hash():
         "batch_size": 2049,
         "reg": 0.0,
         "loss": "softmax",
+        "score": "cosine",
         "temperature": 0.2,
         "negatives": 2,
+        "margin": 0.8,
+        "negative_weight": 20.0,
         "batch_by": "edge",
         "max_epochs": 999,
         "patience": 9,
         "eval_every": 4,
         "select_on": "test",
+        "select_by": "ndcg",
         "topk": 10,
+        "refit": True,
         "device": "cpu",
         "seed": 1,
         "rounds": 19,

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from pyg_lth.nn.backbones import Weights, build_backbone
-from pyg_lth.registry import LOSSES
 from pyg_lth.training.problem import Problem
 
 
@@ -21,13 +20,12 @@ def loss_gradient(problem: Problem, weights: Weights, generator: torch.Generator
     Returns:
         Shape ``[num_nodes, dim]``, on that device.
     """
-    loss = LOSSES[problem.config.loss]
     model = build_backbone(problem.config, weights, problem.device)
     embedding = model.get_embedding(problem.propagation)
     leaf = embedding.detach().requires_grad_()
     for batch in problem.sampler.epoch(generator):
         out = leaf[problem.nodes(batch)]
-        torch.autograd.backward(loss.of_batch(out, batch, problem.config) / problem.sampler.steps)
+        torch.autograd.backward(problem.loss(out, batch) / problem.sampler.steps)
     torch.autograd.backward(embedding, leaf.grad)
     gradient = model.embedding.weight.grad
     assert gradient is not None

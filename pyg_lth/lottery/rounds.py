@@ -220,7 +220,7 @@ class Rounds:
         """How a ticket compares with the dense model: over the users, and how soon."""
         config, dense = self._config, self._results[0]
         assert isinstance(config, PruneConfig)
-        metric = config.selection_metric
+        metric = config.select_by
         best = (dense.valid or dense.test)[metric]
         evaluated = ((r.epoch, getattr(r, config.select_on)) for r in training.progress.history)
         reached = (epoch for epoch, found in evaluated if found and found[metric] >= best)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pyg_lth.evaluation.degree_groups import overlap
 from pyg_lth.lottery import evidence
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.registry import BACKBONES, METHODS
+from pyg_lth.registry import BACKBONES, LOSSES, METHODS
 from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import title
@@ -213,9 +213,18 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     names = dict.fromkeys([*WORDS, "dim", *itertools.chain(*settings)])
     names["seeds"] = names.pop("seeds")  # To the end.
     differing = [name for name in names if len({s[name] for s in settings if name in s}) > 1]
-    if all(s["layers"] == BACKBONES.defaults(s["model"]).get("layers") for s in settings):
-        return [name for name in differing if name != "layers"]
-    return differing
+    following = [
+        {**BACKBONES.defaults(s["model"]), **LOSSES.defaults(s["loss"])} for s in settings
+    ]
+    # What follows from other settings tells nothing of its own.
+    return [
+        name
+        for name in differing
+        if not all(
+            s.get(name, "dot") == f.get(name, "dot")
+            for s, f in zip(settings, following, strict=True)
+        )
+    ]
 
 
 def _labels(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:

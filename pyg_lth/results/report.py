@@ -330,7 +330,9 @@ class Report(BaseModel):
 
 
 def _metric(config: dict[str, Any]) -> str:
-    return f"recall@{config['topk']}"
+    """Runs of versions that had no choice were decided by recall."""
+    metric: str = config.get("select_by", f"recall@{config['topk']}")
+    return metric
 
 
 def _named(choice: Choice | None) -> Winner | None:

@@ -13,6 +13,7 @@ import safetensors.torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from pyg_lth.config import completed
 from pyg_lth.errors import InputError
 from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning.masks import Mask
@@ -86,7 +87,7 @@ class RunFolder:
             self._write_json(self.path / "environment.json", environment)
             self._write_json(kept, config)
             return
-        if self.read_config() != config:
+        if completed(self.read_config()) != config:
             raise InputError(
                 f"{kept} holds other settings than those given: leave them out to resume"
             )

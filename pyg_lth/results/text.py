@@ -71,13 +71,14 @@ DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
 def table_rows(report: Report) -> list[tuple[str, ...]]:
     """The cells of the report's table, under :data:`COLUMNS`: popularity, dense, then the tickets.
 
-    Metrics are those on test, at K; *epochs* shows the best one of those trained.
+    Metrics are those on test, at K; *epochs* shows the best one of those trained, and *vs dense*
+    is of the metric that decides.
     """
-    recall, ndcg = report.metric, report.metric.replace("recall", "ndcg")
-    dense = report.dense
+    recall, ndcg = (f"{name}@{report.config['topk']}" for name in ("recall", "ndcg"))
+    dense, metric = report.dense, report.metric
 
     def against_dense(test: Metrics) -> str:
-        return change(test[recall], dense.test[recall]) if dense.test[recall] else ""
+        return change(test[metric], dense.test[metric]) if dense.test[metric] else ""
 
     def cells(name: str, result: RoundResult) -> dict[str, str]:
         reached = result.epochs_to_dense
@@ -112,9 +113,14 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
     return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
 
 
+def decides(report: Report) -> str:
+    """The metric that decides, in running text."""
+    return report.metric.partition("@")[0].replace("ndcg", "NDCG")
+
+
 def caption(report: Report) -> str:
     """The text under the table: how epochs were chosen, and what the columns mean."""
-    k, split = report.config["topk"], report.config["select_on"]
+    k, split, name = report.config["topk"], report.config["select_on"], decides(report)
     if split == "test":
         chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
     else:
@@ -128,10 +134,10 @@ def caption(report: Report) -> str:
     if not report.rounds:
         return text
     text += (
-        " 95% interval: of the relative difference of recall to dense, by paired bootstrap over the"
-        " users. p: of a test that recall is above dense's less the tolerance"
+        f" 95% interval: of the relative difference of {name} to dense, by paired bootstrap over"
+        f" the users. p: of a test that {name} is above dense's less the tolerance"
         f" ({report.config['tolerance']:g}), adjusted by Holm for {len(report.rounds)} rounds. A"
-        " ticket wins when its recall is at least dense's less the tolerance and beats popularity"
+        f" ticket wins when its {name} is at least dense's less the tolerance and beats popularity"
     )
     if len(report.seeds) > 1:
         text += f", with p below {ALPHA:g}"
@@ -243,7 +249,8 @@ def limits(report: Report) -> list[str]:
         )
     if not report.rounds:
         return found
-    found.append("It decides on recall alone: other metrics may differ, and so may other data.")
+    alone = decides(report)
+    found.append(f"It decides on {alone} alone: other metrics may differ, and so may other data.")
     if len(report.seeds) == 1:
         found.append(
             "It rests on one seed: what another would give is not known. Interval and p speak of "

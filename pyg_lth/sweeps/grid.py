@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pyg_lth.config import BEFORE
 from pyg_lth.errors import InputError
 from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
@@ -142,7 +143,7 @@ def read_state(cell: Cell, complete: Complete) -> State:
     if not path.exists():
         return "new"
     try:
-        kept = complete(_read_json(path))
+        kept = complete({**BEFORE, **_read_json(path)})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     for name in sorted(kept.keys() | cell.settings.keys()):
@@ -156,7 +157,8 @@ def read_state(cell: Cell, complete: Complete) -> State:
     # It is written after every round, and after every seed.
     last_round = len(report.get("rounds", ())) == kept["rounds"] or report.get("ended")
     last_seed = len(report.get("seeds", ())) == kept["seeds"]
-    return "done" if last_round and last_seed else "begun"
+    refitted = report.get("refit") or not kept["refit"]
+    return "done" if last_round and last_seed and refitted else "begun"
 
 
 def run_cells(

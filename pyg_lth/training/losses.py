@@ -1,7 +1,7 @@
 """Training losses."""
 
 import dataclasses
-from collections.abc import Callable
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyg_lth.config import TrainConfig
 from pyg_lth.registry import LOSSES
+from pyg_lth.training.sampling import Layout, Parts
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -27,7 +28,13 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive).mean()
 
 
-def softmax(user: Tensor, item: Tensor, item_index: Tensor, temperature: float) -> Tensor:
+def softmax(
+    user: Tensor,
+    item: Tensor,
+    item_index: Tensor,
+    temperature: float,
+    item_degree: Tensor | None = None,
+) -> Tensor:
     r"""Softmax over the batch's items, each user's own against those of the other users.
 
     .. math::
@@ -37,22 +44,83 @@ def softmax(user: Tensor, item: Tensor, item_index: Tensor, temperature: float) 
     :math:`i_b`. The reference's ``nce`` normalises both sides likewise, but sums over the batch
     where this is the mean.
 
+    A batch holds an item as often as it is popular, so the popular are pushed away more often. The
+    correction of `"Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations"
+    <https://doi.org/10.1145/3298689.3346996>`_ takes the logarithm of its popularity from the
+    score of each item, which makes it a softmax over all items again.
+
     Args:
         user: Propagated embeddings of the users, shape ``[B, dim]``.
         item: Propagated embeddings of an item of each, shape ``[B, dim]``.
         item_index: Which items those are, int64, shape ``[B]``.
         temperature: Divides the cosines, :math:`τ`.
+        item_degree: Train interactions of each item, shape ``[num_items]``, to correct for them.
 
     Returns:
         The loss, a scalar.
     """
-    logits = (_unit_rows(user) / temperature) @ _unit_rows(item).t()
+    logits = (unit_rows(user) / temperature) @ unit_rows(item).t()
+    if item_degree is not None:
+        logits = logits - item_degree[item_index].to(logits.dtype).log()
     hit = item_index.unsqueeze(1) == item_index
-    logits.masked_fill_(hit.fill_diagonal_(False), float("-inf"))
+    logits = logits.masked_fill(hit.fill_diagonal_(False), float("-inf"))
     return F.cross_entropy(logits, torch.arange(item_index.numel(), device=logits.device))
 
 
-def _unit_rows(rows: Tensor) -> Tensor:
+def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature: float) -> Tensor:
+    r"""Softmax over each user's item and negatives that the whole batch shares.
+
+    .. math::
+        -\frac{1}{B} \sum_b \ln \frac{e^{\cos(u_b, i_b) / τ}}
+        {e^{\cos(u_b, i_b) / τ} + \sum_{j=1}^m e^{\cos(u_b, s_j) / τ}}
+
+    Scores against shared negatives are one matrix product, where negatives of each positive need a
+    gather for each pair. Sampled softmax with cosines is from `"On the Effectiveness of Sampled
+    Softmax Loss for Item Recommendation" <https://arxiv.org/abs/2201.02327>`_.
+
+    Args:
+        user: Propagated embeddings of the users, shape ``[B, dim]``.
+        positive: Propagated embeddings of an item of each, shape ``[B, dim]``.
+        shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
+        temperature: Divides the cosines, :math:`τ`.
+
+    Returns:
+        The loss, a scalar.
+    """
+    user = unit_rows(user) / temperature
+    own = (user * unit_rows(positive)).sum(dim=1, keepdim=True)
+    logits = torch.cat([own, user @ unit_rows(shared).t()], dim=1)
+    return (logits.logsumexp(dim=1) - own.squeeze(1)).mean()
+
+
+def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: float) -> Tensor:
+    r"""Cosine contrastive loss, against negatives that the whole batch shares.
+
+    .. math::
+        \frac{1}{B} \sum_b \Big(1 - \cos(u_b, i_b)
+        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\Big)
+
+    Negatives below the margin :math:`γ` are left alone. From `"SimpleX: A Simple and Strong
+    Baseline for Collaborative Filtering" <https://arxiv.org/abs/2109.12613>`_, which draws
+    negatives for each positive.
+
+    Args:
+        user: Propagated embeddings of the users, shape ``[B, dim]``.
+        positive: Propagated embeddings of an item of each, shape ``[B, dim]``.
+        shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
+        margin: The cosine from which a negative counts, :math:`γ`.
+        weight: Of the negatives, :math:`w`.
+
+    Returns:
+        The loss, a scalar.
+    """
+    user = unit_rows(user)
+    own = (user * unit_rows(positive)).sum(dim=1)
+    others = F.relu(user @ unit_rows(shared).t() - margin)
+    return (1 - own).mean() + weight * others.mean()
+
+
+def unit_rows(rows: Tensor) -> Tensor:
     """Scale rows to length one; one of zeros (all of it pruned) stays, and its gradient finite.
 
     ``F.normalize`` gives such a row a gradient of :math:`10^{12}`.
@@ -61,26 +129,41 @@ def _unit_rows(rows: Tensor) -> Tensor:
     return rows.div(length.where(length > 0, 1))
 
 
-def l2(ego: Tensor, batch_size: int, negatives: int = 1) -> Tensor:
+def l2(ego: Parts) -> Tensor:
     r"""The reference's L2 term, :math:`\frac{1}{2B}(\|θ_u\|^2 + \|θ_i\|^2 + \|θ_j\|^2)`.
 
-    Several negatives are averaged, as :func:`bpr` averages them, so that a weight of the term means
-    the same for any number of them. PyG's ``recommendation_loss`` differs: it has no factor of a
-    half.
+    Several negatives are averaged, as the losses average them, so that a weight of the term means
+    the same for any number of them, be they a positive's own or shared. PyG's
+    ``recommendation_loss`` differs: it has no factor of a half.
 
     Args:
-        ego: Unpropagated embeddings of the batch's users, then positives, then negatives, shape
-            ``[(2 + n) * B, dim]``; with at most one negative in any shape.
-        batch_size: Positives in the batch, :math:`B`.
-        negatives: Negatives of each positive, :math:`n`.
+        ego: Unpropagated embeddings of a batch.
 
     Returns:
         The term, a scalar, to be weighted by the caller.
     """
-    if negatives > 1:
-        others, drawn = ego[: 2 * batch_size], ego[2 * batch_size :]
-        return l2(others, batch_size) + l2(drawn, batch_size * negatives)
-    return ego.square().sum() / (2 * batch_size)
+    total = ego.user.square().sum() + ego.positive.square().sum()
+    if ego.negative.numel():
+        total = total + ego.negative.square().sum() / ego.negative.size(0)
+    if ego.shared.numel():
+        total = total + ego.shared.square().sum(dim=1).mean() * ego.user.size(0)
+    return total / (2 * ego.user.size(0))
+
+
+class OfBatch(Protocol):
+    """How a loss reads a batch."""
+
+    def __call__(
+        self, out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor
+    ) -> Tensor:
+        """Return the loss, a scalar.
+
+        Args:
+            out: Propagated embeddings of a batch.
+            batch: The ids that they are of, items counted from 0.
+            config: The settings.
+            item_degree: Train interactions of each item, shape ``[num_items]``, int64.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,39 +171,53 @@ class Loss:
     """A loss that a training can take.
 
     Args:
-        of_batch: Takes propagated embeddings of a batch, shape ``[2 + n, B, dim]``, the batch that
-            they are of (as :class:`~pyg_lth.training.sampling.TripletSampler` draws it), and the
-            settings.
-        draws_negatives: Whether it needs negatives of its own; otherwise :math:`n` is 0.
+        of_batch: Reads a batch.
+        draws: Which negatives it needs drawn: ``own`` ones for each positive, ``shared`` ones for
+            the batch, or none.
 
     Example:
         >>> from pyg_lth.training.losses import LOSSES
-        >>> callable(LOSSES["bpr"].of_batch)
-        True
+        >>> LOSSES["sampled-softmax"].draws
+        'shared'
     """
 
-    of_batch: Callable[[Tensor, Tensor, TrainConfig], Tensor]
-    draws_negatives: bool
+    of_batch: OfBatch
+    draws: Literal["own", "shared"] | None = None
 
-    def negatives(self, config: TrainConfig) -> int:
-        """Number of negatives to draw for each positive."""
-        return config.negatives if self.draws_negatives else 0
-
-
-def _bpr_of_batch(out: Tensor, batch: Tensor, config: TrainConfig) -> Tensor:
-    user, positive, negative = torch.split(out, [1, 1, batch.size(0) - 2])
-    return bpr((user * positive).sum(dim=2), (user * negative).sum(dim=2))
+    def layout(self, config: TrainConfig) -> Layout:
+        """What a batch holds for this loss."""
+        own, shared = (config.negatives if self.draws == kind else 0 for kind in ("own", "shared"))
+        return Layout(config.batch_size, own, shared)
 
 
-def _softmax_of_batch(out: Tensor, batch: Tensor, config: TrainConfig) -> Tensor:
-    user, item = out
-    return softmax(user, item, batch[1], config.temperature)
+def _bpr(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
+    positive = (out.user * out.positive).sum(dim=1)
+    return bpr(positive, (out.user * out.negative).sum(dim=2))
+
+
+def _softmax(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
+    return softmax(out.user, out.positive, batch.positive, config.temperature)
+
+
+def _corrected(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
+    return softmax(out.user, out.positive, batch.positive, config.temperature, item_degree)
+
+
+def _sampled(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
+    return sampled_softmax(out.user, out.positive, out.shared, config.temperature)
+
+
+def _ccl(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
+    return ccl(out.user, out.positive, out.shared, config.margin, config.negative_weight)
 
 
 LOSSES.extend(
     __name__,
     {
-        "bpr": Loss(_bpr_of_batch, draws_negatives=True),
-        "softmax": Loss(_softmax_of_batch, draws_negatives=False),
+        "bpr": Loss(_bpr, draws="own"),
+        "softmax": Loss(_softmax),
+        "corrected-softmax": Loss(_corrected),
+        "sampled-softmax": Loss(_sampled, draws="shared"),
+        "ccl": Loss(_ccl, draws="shared"),
     },
 )

@@ -10,8 +10,9 @@ from pyg_lth import seeding
 from pyg_lth.config import TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE, Weights
+from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights
 from pyg_lth.registry import BACKBONES, LOSSES
+from pyg_lth.training.losses import unit_rows
 from pyg_lth.training.sampling import TripletSampler
 
 
@@ -52,12 +53,7 @@ class Problem:
             )
             if config.layers
             else None,
-            sampler=TripletSampler(
-                split,
-                config.batch_size,
-                LOSSES[config.loss].negatives(config),
-                config.batch_by,
-            ),
+            sampler=TripletSampler(split, LOSSES[config.loss].layout(config), config.batch_by),
             evaluator=Evaluator(split, config.select_on, config.topk),
         )
 
@@ -65,11 +61,34 @@ class Problem:
         """Return the rows of the joint table that a batch refers to, in its shape.
 
         Args:
-            batch: Users in its first row and items below, int64, shape ``[2 + n, B]``.
+            batch: Users and items as ``sampler.layout`` says, int64.
         """
         nodes = batch + self.split.num_users
-        nodes[0] = batch[0]
+        users = slice(self.sampler.layout.positives)
+        nodes[users] = batch[users]
         return nodes
+
+    def loss(self, out: Tensor, batch: Tensor) -> Tensor:
+        """Return the loss of a batch, without the L2 term.
+
+        Args:
+            out: Propagated embeddings of the batch, shape ``[layout.size, dim]``.
+            batch: As in :meth:`nodes`.
+        """
+        layout, config = self.sampler.layout, self.config
+        return LOSSES[config.loss].of_batch(
+            layout.split(out), layout.split(batch), config, self.sampler.item_degree
+        )
+
+    def embed(self, model: LightGCN | TableModel) -> Tensor:
+        """Return the embeddings that rank by inner product as ``score`` says, for all nodes.
+
+        Returns:
+            Propagated embeddings, of length one where cosines rank, shape ``[num_nodes, dim]``.
+        """
+        with torch.no_grad():
+            embedding = model.get_embedding(self.propagation)
+            return unit_rows(embedding) if self.config.score == "cosine" else embedding
 
     def initialize(self) -> Weights:
         """Draw θ₀ on the CPU: Xavier-uniform over the joint table (design, Section 3).

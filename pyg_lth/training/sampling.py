@@ -1,6 +1,7 @@
-"""Training batches (user, positive item, negative items), drawn on the device."""
+"""Training batches (users, positive items, negative items), drawn on the device."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,59 @@ from pyg_lth.interactions import InteractionSplit
 BLOCK = 3 << 20
 
 
+class Parts(NamedTuple):
+    """What belongs to the parts of a batch: the ids themselves, or rows looked up for them.
+
+    Args:
+        user: The users, shape ``[B, ...]``.
+        positive: An item of each, shape ``[B, ...]``.
+        negative: Negatives of each, shape ``[n, B, ...]``.
+        shared: Negatives of all, shape ``[m, ...]``.
+    """
+
+    user: Tensor
+    positive: Tensor
+    negative: Tensor
+    shared: Tensor
+
+
+class Layout(NamedTuple):
+    """How a batch lies in one vector: its parts one after the other, in the order of `Parts`.
+
+    Args:
+        positives: Positives of a batch, :math:`B`.
+        negatives: Negatives of each positive, :math:`n`.
+        shared: Negatives that all positives share, :math:`m`.
+
+    Example:
+        >>> import torch
+        >>> from pyg_lth.sampling import Layout
+        >>> layout = Layout(positives=2, negatives=1, shared=3)
+        >>> layout.size
+        9
+        >>> layout.split(torch.arange(9)).shared
+        tensor([6, 7, 8])
+    """
+
+    positives: int
+    negatives: int = 1
+    shared: int = 0
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return (2 + self.negatives) * self.positives + self.shared
+
+    def split(self, rows: Tensor) -> Parts:
+        """Split what has a row for each place of the vector, without copying.
+
+        Args:
+            rows: Shape ``[size, ...]``.
+        """
+        pairs = rows[: self.size - self.shared].unflatten(0, (2 + self.negatives, self.positives))
+        return Parts(pairs[0], pairs[1], pairs[2:], rows[self.size - self.shared :])
+
+
 class TripletSampler:
     r"""A user, a uniform positive, uniform negatives that the user has not interacted with.
 
@@ -26,14 +80,18 @@ class TripletSampler:
     finds it. This is the distribution of rejection sampling, without rejecting. Several negatives
     of a positive are independent, so an item may come twice.
 
-    A batch is one int64 tensor of shape ``[2 + n, B]``: users, positive items, then a row for each
-    of the :math:`n` negatives.
+    Negatives that all positives of a batch share are uniform over all items, so some of them may be
+    positives of some users.
 
     Args:
         split: The interactions; negatives are taken against ``split.train``.
-        batch_size: Positives a batch, :math:`B`.
-        negatives: Negatives of each positive, :math:`n`, from 0.
+        layout: What a batch holds, and how it lies in one int64 vector.
         by: What is drawn uniformly: a ``user`` or an ``edge``, which is a train interaction.
+
+    Attributes:
+        layout: The same.
+        item_degree: Train interactions of each item, shape ``[num_items]``, int64.
+        steps: Batches of an epoch.
 
     Raises:
         InputError: If every user has no item or all of them.
@@ -42,11 +100,11 @@ class TripletSampler:
     def __init__(
         self,
         split: InteractionSplit,
-        batch_size: int,
-        negatives: int = 1,
+        layout: Layout,
         by: BatchByName = "user",
     ):
         user, self._item = split.train
+        self.item_degree = torch.bincount(self._item, minlength=split.num_items)
         self._degree = torch.bincount(user, minlength=split.num_users)
         self._start = cumsum(self._degree)
         self._num_items = split.num_items
@@ -56,8 +114,8 @@ class TripletSampler:
         self._users = eligible.nonzero().view(-1) if by == "user" else user[eligible[user]]
         if self._users.numel() == 0:
             raise InputError("no user has both an item to like and an item to be told apart from")
-        self.batch_shape = (2 + negatives, batch_size)
-        self.steps = -(-user.numel() // batch_size)
+        self.layout = layout
+        self.steps = -(-user.numel() // layout.positives)
 
     def sample(self, size: int, generator: torch.Generator) -> Tensor:
         """Draw ``size`` positives with what belongs to them.
@@ -70,7 +128,7 @@ class TripletSampler:
             Users, positive items and rows of negative items, int64, shape ``[2 + n, size]``.
         """
         uniform = torch.rand(
-            *(self.batch_shape[0], size),
+            *(2 + self.layout.negatives, size),
             generator=generator,
             device=self._item.device,
             dtype=torch.float64,
@@ -99,9 +157,23 @@ class TripletSampler:
 
         Args:
             generator: Random generator on the device of the interactions.
+
+        Yields:
+            Users, positive items and negative items as :attr:`layout` says, int64, shape
+            ``[layout.size]``.
         """
-        num_rows, batch_size = self.batch_shape
-        block_steps = max(1, BLOCK // (num_rows * batch_size))
+        size, shared = self.layout.positives, self.layout.shared
+        block_steps = max(1, BLOCK // self.layout.size)
         for first in range(0, self.steps, block_steps):
-            size = min(block_steps, self.steps - first) * batch_size
-            yield from torch.split(self.sample(size, generator), batch_size, dim=1)
+            steps = min(block_steps, self.steps - first)
+            drawn = torch.split(self.sample(steps * size, generator), size, dim=1)
+            batches = torch.stack(drawn).flatten(1)
+            if shared:
+                common = torch.randint(
+                    self._num_items,
+                    (steps, shared),
+                    generator=generator,
+                    device=batches.device,
+                )
+                batches = torch.cat([batches, common], dim=1)
+            yield from batches

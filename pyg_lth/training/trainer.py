@@ -13,7 +13,6 @@ from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights, build_backbone
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.registry import LOSSES
 from pyg_lth.training import cuda_graphs, losses
 from pyg_lth.training.cuda_graphs import Step
 from pyg_lth.training.optimizers import RowUpdate, Update, build_update
@@ -96,12 +95,14 @@ class Training:
         """
         update, config = self._update, self.problem.config
         if config.loss == "bpr" and isinstance(update, RowUpdate) and update.is_large:
-            return lambda batch: update.bpr_step(self.problem.nodes(batch), config.reg)
+            size = self.problem.sampler.layout.positives
+            return lambda batch: update.bpr_step(
+                self.problem.nodes(batch).view(-1, size), config.reg
+            )
         if self.problem.device.type != "cuda":
             return self.step
-        batch = torch.zeros(
-            self.problem.sampler.batch_shape, dtype=torch.long, device=self.problem.device
-        )
+        size = self.problem.sampler.layout.size
+        batch = torch.zeros(size, dtype=torch.long, device=self.problem.device)
         return cuda_graphs.record(self.step, self.tensors, batch)
 
     def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
@@ -166,25 +167,24 @@ class Training:
         """Take one step of Adam on a batch.
 
         Args:
-            batch: Users, an item of each, then rows of items that are not, int64, shape
-                ``[2 + n, B]``.
+            batch: Users and items as ``sampler.layout`` says, int64.
 
         Returns:
             The loss before the step, a scalar without gradient.
         """
-        config, (num_rows, size) = self.problem.config, batch.shape
-        out, ego = self._update.lookup(self.problem.nodes(batch).flatten())
-        loss = LOSSES[config.loss].of_batch(out.view(num_rows, size, -1), batch, config)
-        loss = loss + config.reg * losses.l2(ego, size, negatives=num_rows - 2)
+        problem = self.problem
+        out, ego = self._update.lookup(problem.nodes(batch))
+        loss = problem.loss(out, batch)
+        loss = loss + problem.config.reg * losses.l2(problem.sampler.layout.split(ego))
         self._update.apply(loss)
         return loss.detach()
 
     def _evaluate(self, record: EpochRecord) -> None:
         config, progress = self.problem.config, self.progress
-        metrics = self.problem.evaluator(self.model.get_embedding(self.problem.propagation))
+        metrics = self.problem.evaluator(self.problem.embed(self.model))
         setattr(record, config.select_on, metrics)
         best = self.best_metrics
-        name = config.selection_metric
+        name = config.select_by
         if best is None or metrics[name] > best[name]:
             progress.best_epoch = record.epoch
             self.best_weights = self.weights()
@@ -200,10 +200,9 @@ class Training:
         return metrics
 
     def best_embedding(self) -> Tensor:
-        """Propagated embeddings of the best state, shape ``[num_nodes, dim]``."""
+        """Embeddings of the best state as they rank, shape ``[num_nodes, dim]``."""
         model = build_backbone(self.problem.config, self.best_weights, self.problem.device)
-        with torch.no_grad():
-            return model.get_embedding(self.problem.propagation)
+        return self.problem.embed(model)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a continued training needs, to be kept beside ``progress``."""

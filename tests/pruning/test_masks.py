@@ -7,6 +7,7 @@ from torch import nn
 from pyg_lth import MF, InputError, LightGCN, Mask, apply_mask
 from pyg_lth.pruning.masks import Budget, budgets, survivors
 from pyg_lth.training import losses
+from pyg_lth.training.sampling import Layout
 
 NUM_NODES, DIM = 6, 4
 
@@ -112,7 +113,7 @@ def test_the_l2_term_sees_masked_weights(mask):
     with torch.no_grad():
         parameter.copy_(dense)
     nodes = torch.tensor([0, 1, 5, 0])
-    term = losses.l2(embedding(nodes), batch_size=2)
+    term = losses.l2(Layout(2, negatives=0).split(embedding(nodes)))
     expected = sum(
         dense[node, column].item() ** 2 * mask.table[node, column].item()
         for node in nodes.tolist()

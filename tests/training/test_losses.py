@@ -8,6 +8,7 @@ from torch_geometric.nn.models.lightgcn import BPRLoss
 from pyg_lth import TrainConfig
 from pyg_lth.registry import LOSSES
 from pyg_lth.training import losses
+from pyg_lth.training.sampling import Layout
 
 
 def test_bpr_is_the_mean_negative_log_sigmoid_of_the_difference():
@@ -135,48 +136,126 @@ def test_a_row_of_zeros_has_cosine_zero_and_a_gradient_in_bounds():
 
 def test_l2_is_half_the_squared_norm_over_the_batch_and_counts_repeats():
     weight = torch.tensor([[1.0, 2.0], [3.0, 0.0], [-1.0, 1.0]], requires_grad=True)
-    user, positive, negative = torch.tensor([0, 0]), torch.tensor([1, 2]), torch.tensor([2, 2])
-    term = losses.l2(weight[torch.stack([user, positive, negative])], batch_size=2)
+    batch = torch.tensor([0, 0, 1, 2, 2, 2])
+    term = losses.l2(Layout(2).split(weight[batch]))
     assert term.item() == ((5 + 5) + (9 + 2) + (2 + 2)) / 2 / 2
     term.backward()
     times = torch.tensor([[2.0], [1.0], [3.0]])
     torch.testing.assert_close(weight.grad, weight.detach() * times / 2)
 
 
-@pytest.mark.parametrize("negatives", [0, 1, 2, 5])
-def test_l2_averages_the_negatives_of_a_positive(negatives):
-    batch_size, dim = 3, 4
-    ego = torch.randn(2 + negatives, batch_size, dim)
-    total = sum(
-        float(ego[row, place].double().square().sum()) / (1 if row < 2 else negatives)
-        for row in range(2 + negatives)
-        for place in range(batch_size)
-    )
-    term = losses.l2(ego.view(-1, dim), batch_size, negatives)
-    assert term.item() == pytest.approx(total / 2 / batch_size, rel=1e-6)
+@pytest.mark.parametrize(("negatives", "shared"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 7), (2, 1)])
+def test_l2_averages_the_negatives_be_they_a_positive_s_own_or_shared(negatives, shared):
+    layout, dim = Layout(3, negatives, shared), 4
+    ego = torch.randn(layout.size, dim)
+    norms = ego.double().square().sum(dim=1).tolist()
+    pairs, own, common = norms[:6], norms[6 : 6 + 3 * negatives], norms[6 + 3 * negatives :]
+    expected = sum(pairs) / 3
+    expected += sum(own) / 3 / negatives if negatives else 0
+    expected += sum(common) / shared if shared else 0
+    assert losses.l2(layout.split(ego)).item() == pytest.approx(expected / 2, rel=1e-6)
 
 
-def settings_of(name):
-    return TrainConfig(loss=name, temperature=0.3)
+def cosine(first, second):
+    return F.cosine_similarity(first, second, dim=0).item()
+
+
+def test_sampled_softmax_is_what_loops_give():
+    user, positive = torch.randn(2, 4, 3, dtype=torch.float64)
+    shared = torch.randn(5, 3, dtype=torch.float64)
+    total = 0.0
+    for mine, own in zip(user, positive, strict=True):
+        scores = [math.exp(cosine(mine, item) / 0.3) for item in (own, *shared)]
+        total -= math.log(scores[0] / sum(scores))
+    actual = losses.sampled_softmax(user, positive, shared, 0.3)
+    assert actual.item() == pytest.approx(total / 4, rel=1e-12)
+
+
+def test_ccl_is_what_loops_give():
+    user, positive = torch.randn(2, 4, 3, dtype=torch.float64)
+    shared = torch.randn(5, 3, dtype=torch.float64)
+    total = 0.0
+    for mine, own in zip(user, positive, strict=True):
+        above = [max(0.0, cosine(mine, item) - 0.2) for item in shared]
+        total += 1 - cosine(mine, own) + 30 * sum(above) / 5
+    actual = losses.ccl(user, positive, shared, 0.2, 30)
+    assert actual.item() == pytest.approx(total / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", [losses.sampled_softmax, losses.ccl])
+def test_gradients_of_losses_on_shared_negatives_are_those_of_finite_differences(loss):
+    rows = [torch.randn(size, 3, dtype=torch.float64, requires_grad=True) for size in (4, 4, 5)]
+    settings = (0.2, 30.0) if loss is losses.ccl else (0.5,)
+    assert torch.autograd.gradcheck(lambda *parts: loss(*parts, *settings), rows)
+
+
+def test_sampled_softmax_stays_finite_at_a_low_temperature():
+    user = torch.tensor([[1.0, 0.0]])
+    assert losses.sampled_softmax(user, -user, user, 1e-4).item() == pytest.approx(2e4)
+
+
+def test_the_correction_takes_the_logarithm_of_its_popularity_from_each_score():
+    user, item = torch.randn(2, 4, 3, dtype=torch.float64)
+    index, degree = torch.tensor([2, 0, 1, 2]), torch.tensor([5, 1, 8])
+    total = 0.0
+    for place, mine in enumerate(user):
+        scores = [math.exp(cosine(mine, row) / 0.3) for row in item]
+        weighted = [score / int(degree[i]) for score, i in zip(scores, index, strict=True)]
+        others = [j for j in range(4) if index[j] != index[place]]
+        rest = sum(weighted[j] for j in others)
+        total -= math.log(weighted[place] / (weighted[place] + rest))
+    actual = losses.softmax(user, item, index, 0.3, degree)
+    assert actual.item() == pytest.approx(total / 4, rel=1e-12)
+
+
+def parts(negatives=0, shared=0):
+    layout = Layout(4, negatives, shared)
+    batch = torch.randint(9, (layout.size,))
+    return layout.split(torch.randn(layout.size, 3)), layout.split(batch)
+
+
+DEGREE = torch.arange(1, 10)
+
+
+def of_batch(name, out, batch, **settings):
+    config = TrainConfig(loss=name, temperature=0.3, **settings)
+    return LOSSES[name].of_batch(out, batch, config, DEGREE)
 
 
 def test_bpr_of_a_batch_scores_each_negative_by_its_user():
-    out, batch = torch.randn(5, 4, 3), torch.randint(9, (5, 4))
-    user, positive, *negatives = out
+    out, batch = parts(negatives=3)
     expected = sum(
-        losses.bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1)) / 3
-        for negative in negatives
+        losses.bpr((out.user * out.positive).sum(dim=1), (out.user * negative).sum(dim=1)) / 3
+        for negative in out.negative
     )
-    actual = LOSSES["bpr"].of_batch(out, batch, settings_of("bpr"))
-    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(of_batch("bpr", out, batch), expected)
 
 
-def test_softmax_of_a_batch_takes_the_settings_and_the_items():
-    out, batch = torch.randn(2, 4, 3), torch.tensor([[0, 1, 2, 3], [7, 8, 7, 9]])
-    actual = LOSSES["softmax"].of_batch(out, batch, settings_of("softmax"))
-    assert torch.equal(actual, losses.softmax(out[0], out[1], batch[1], 0.3))
+def test_losses_of_a_batch_take_the_settings_and_what_they_need_of_it():
+    out, batch = parts(shared=5)
+    pairs = out.user, out.positive
+    expected = {
+        "softmax": losses.softmax(*pairs, batch.positive, 0.3),
+        "corrected-softmax": losses.softmax(*pairs, batch.positive, 0.3, DEGREE),
+        "sampled-softmax": losses.sampled_softmax(*pairs, out.shared, 0.3),
+    }
+    for name, value in expected.items():
+        assert torch.equal(of_batch(name, out, batch), value)
+    expected_ccl = losses.ccl(*pairs, out.shared, 0.1, 7)
+    assert torch.equal(of_batch("ccl", out, batch, margin=0.1, negative_weight=7), expected_ccl)
 
 
-def test_only_a_loss_that_needs_them_has_negatives_drawn():
-    assert LOSSES["bpr"].negatives(TrainConfig(negatives=4)) == 4
-    assert LOSSES["softmax"].negatives(TrainConfig(loss="softmax")) == 0
+@pytest.mark.parametrize(
+    ("name", "own", "shared"),
+    [
+        ("bpr", 4, 0),
+        ("softmax", 0, 0),
+        ("corrected-softmax", 0, 0),
+        ("sampled-softmax", 0, 4),
+        ("ccl", 0, 4),
+    ],
+)
+def test_only_a_loss_that_needs_them_has_negatives_drawn(name, own, shared):
+    given = {"negatives": 4} if own or shared else {}
+    config = TrainConfig(loss=name, batch_size=16, **given)
+    assert LOSSES[name].layout(config) == Layout(16, own, shared)

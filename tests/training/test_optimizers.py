@@ -7,6 +7,7 @@ import torch
 from pyg_lth import MF, Mask, apply_mask, kernels
 from pyg_lth.training import losses, optimizers
 from pyg_lth.training.optimizers import DenseUpdate, RowUpdate, build_update, caught_up
+from pyg_lth.training.sampling import Layout
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
 
@@ -33,7 +34,7 @@ def take_step(update, nodes, scale=1.0):
     out, ego = update.lookup(nodes)
     user, positive, negative = out.view(3, -1, out.size(1))
     loss = losses.bpr((user * positive).sum(dim=1), (user * negative).sum(dim=1))
-    loss = scale * (loss + 0.1 * losses.l2(ego, user.size(0)))
+    loss = scale * (loss + 0.1 * losses.l2(Layout(user.size(0)).split(ego)))
     update.apply(loss)
     return loss.item()
 

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from pyg_lth import InputError, kernels
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.training import sampling
-from pyg_lth.training.sampling import TripletSampler
+from pyg_lth.training.sampling import Layout, TripletSampler
 
 NUM_ITEMS = 9
 # Users without a train item, with all of them, and with runs at either end among them.
@@ -69,7 +69,7 @@ def test_every_rank_gives_the_item_that_a_naive_loop_gives(split, monkeypatch, b
                 )
                 expected.append((user, positive, negative))
     fixed = torch.tensor(uniform, dtype=torch.float64).t().contiguous()
-    sampler = TripletSampler(split, batch_size=4, by=by)
+    sampler = TripletSampler(split, Layout(4), by)
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: fixed)
     drawn = sampler.sample(len(uniform), generator()).t().tolist()
     assert [tuple(triplet) for triplet in drawn] == expected
@@ -79,11 +79,11 @@ def test_each_negative_has_a_number_of_its_own(split, monkeypatch):
     """The batch of three negatives is made of the triplets that each row alone would give."""
     uniform = torch.rand(5, 200, dtype=torch.float64)
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: uniform)
-    together = TripletSampler(split, batch_size=4, negatives=3).sample(200, generator())
+    together = TripletSampler(split, Layout(4, 3)).sample(200, generator())
     for row in range(2, 5):
         one = uniform[[0, 1, row]].contiguous()
         monkeypatch.setattr(torch, "rand", lambda *args, one=one, **kwargs: one)
-        alone = TripletSampler(split, batch_size=4).sample(200, generator())
+        alone = TripletSampler(split, Layout(4)).sample(200, generator())
         assert torch.equal(together[[0, 1, row]], alone)
 
 
@@ -91,19 +91,19 @@ def test_each_negative_has_a_number_of_its_own(split, monkeypatch):
 def test_without_negatives_users_and_positives_are_drawn_alike(split, monkeypatch, by):
     uniform = torch.rand(3, 200, dtype=torch.float64)
     monkeypatch.setattr(torch, "rand", lambda num_rows, *args, **kwargs: uniform[:num_rows])
-    pairs = TripletSampler(split, batch_size=4, negatives=0, by=by).sample(200, generator())
-    triplets = TripletSampler(split, batch_size=4, by=by).sample(200, generator())
+    pairs = TripletSampler(split, Layout(4, 0), by).sample(200, generator())
+    triplets = TripletSampler(split, Layout(4), by).sample(200, generator())
     assert torch.equal(pairs, triplets[:2])
 
 
 def test_the_default_draws_the_triplets_that_it_always_drew(split):
-    triplets = TripletSampler(split, batch_size=4).sample(5, torch.Generator().manual_seed(0))
+    triplets = TripletSampler(split, Layout(4)).sample(5, torch.Generator().manual_seed(0))
     assert triplets.tolist() == GOLDEN
 
 
 @pytest.mark.parametrize("end", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_unit_interval_stay_in_range(split, monkeypatch, end):
-    sampler = TripletSampler(split, batch_size=4)
+    sampler = TripletSampler(split, Layout(4))
     monkeypatch.setattr(
         torch, "rand", lambda *args, **kwargs: torch.full((3, 1), end, dtype=torch.float64)
     )
@@ -128,7 +128,7 @@ def random_split(seed):
 @pytest.mark.parametrize("seed", range(10))
 def test_positives_are_train_items_and_negatives_never(seed, negatives, by):
     split, liked = random_split(seed)
-    sampler = TripletSampler(split, 8, negatives, by)
+    sampler = TripletSampler(split, Layout(8, negatives), by)
     user, positive, *negative = sampler.sample(5000, generator(seed))
     assert liked[user, positive].all()
     assert len(negative) == negatives
@@ -140,7 +140,7 @@ def test_positives_are_train_items_and_negatives_never(seed, negatives, by):
 
 @pytest.mark.parametrize("by", POOLS)
 def test_users_with_no_items_or_with_all_are_never_drawn(split, by):
-    user, _, _ = TripletSampler(split, 8, by=by).sample(5000, generator())
+    user, _, _ = TripletSampler(split, Layout(8), by).sample(5000, generator())
     assert sorted(set(user.tolist())) == ELIGIBLE
 
 
@@ -149,7 +149,7 @@ def test_users_with_no_items_or_with_all_are_never_drawn(split, by):
 def test_nobody_to_draw_is_an_error(pairs, by):
     train = torch.tensor(pairs, dtype=torch.long).view(-1, 2).t()
     with pytest.raises(InputError, match="no user has both"):
-        TripletSampler(InteractionSplit(2, 2, train, None, train[:, :0]), 8, by=by)
+        TripletSampler(InteractionSplit(2, 2, train, None, train[:, :0]), Layout(8), by)
 
 
 def uniformity(drawn, among):
@@ -160,7 +160,7 @@ def uniformity(drawn, among):
 
 
 def test_users_positives_and_negatives_are_uniform(split):
-    triplets = TripletSampler(split, 8).sample(60_000, generator(1)).t().tolist()
+    triplets = TripletSampler(split, Layout(8)).sample(60_000, generator(1)).t().tolist()
     assert uniformity([user for user, _, _ in triplets], ELIGIBLE) > 0.001
     for eligible in ELIGIBLE:
         own = [triplet for triplet in triplets if triplet[0] == eligible]
@@ -171,14 +171,14 @@ def test_users_positives_and_negatives_are_uniform(split):
 
 
 def test_positives_and_negatives_are_independent(split):
-    triplets = TripletSampler(split, 8).sample(60_000, generator(2)).t().tolist()
+    triplets = TripletSampler(split, Layout(8)).sample(60_000, generator(2)).t().tolist()
     own = [(positive, negative) for user, positive, negative in triplets if user == 4]
     among = [(positive, negative) for positive in LIKED[4] for negative in LACKED[4]]
     assert uniformity(own, among) > 0.001
 
 
 def test_by_edge_interactions_are_uniform_and_so_are_the_negatives_of_each(split):
-    triplets = TripletSampler(split, 8, by="edge").sample(60_000, generator(3)).t().tolist()
+    triplets = TripletSampler(split, Layout(8), "edge").sample(60_000, generator(3)).t().tolist()
     edges = [(user, item) for user in ELIGIBLE for item in LIKED[user]]
     assert uniformity([(user, positive) for user, positive, _ in triplets], edges) > 0.001
     own = [(positive, negative) for user, positive, negative in triplets if user == 4]
@@ -188,17 +188,17 @@ def test_by_edge_interactions_are_uniform_and_so_are_the_negatives_of_each(split
 
 def test_by_user_and_by_edge_differ(split):
     """Each is far from uniform in what the other draws uniformly."""
-    user, positive, _ = TripletSampler(split, 8).sample(60_000, generator(4))
+    user, positive, _ = TripletSampler(split, Layout(8)).sample(60_000, generator(4))
     edges = [(user, item) for user in ELIGIBLE for item in LIKED[user]]
     drawn = list(zip(user.tolist(), positive.tolist(), strict=True))
     assert uniformity(drawn, edges) < 0.001
-    user, _, _ = TripletSampler(split, 8, by="edge").sample(60_000, generator(4))
+    user, _, _ = TripletSampler(split, Layout(8), "edge").sample(60_000, generator(4))
     assert uniformity(user.tolist(), ELIGIBLE) < 0.001
 
 
 @pytest.mark.parametrize("by", POOLS)
 def test_several_negatives_are_uniform_and_independent(split, by):
-    user, _, *negatives = TripletSampler(split, 8, 3, by).sample(60_000, generator(5))
+    user, _, *negatives = TripletSampler(split, Layout(8, 3), by).sample(60_000, generator(5))
     triples = torch.stack(negatives)[:, user == 4].t().tolist()
     among = list(itertools.product(LACKED[4], repeat=3))
     assert uniformity([tuple(triple) for triple in triples], among) > 0.001
@@ -207,7 +207,7 @@ def test_several_negatives_are_uniform_and_independent(split, by):
 def test_the_uniformity_test_notices_a_biased_negative(split, monkeypatch):
     draw = torch.rand
     monkeypatch.setattr(torch, "rand", lambda *args, **kwargs: draw(*args, **kwargs) ** 1.1)
-    user, _, negative = TripletSampler(split, 8).sample(60_000, generator(1))
+    user, _, negative = TripletSampler(split, Layout(8)).sample(60_000, generator(1))
     assert uniformity(negative[user == 0].tolist(), LACKED[0]) < 0.001
 
 
@@ -217,15 +217,16 @@ def test_the_uniformity_test_notices_a_biased_negative(split, monkeypatch):
 def test_an_epoch_has_as_many_full_batches_as_cover_the_train_edges(
     split, batch_size, by, negatives
 ):
-    batches = list(TripletSampler(split, batch_size, negatives, by).epoch(generator()))
+    layout = Layout(batch_size, negatives)
+    batches = list(TripletSampler(split, layout, by).epoch(generator()))
     assert len(batches) == -(-split.train.size(1) // batch_size)
     for batch in batches:
-        assert batch.shape == (2 + negatives, batch_size)
+        assert batch.shape == ((2 + negatives) * batch_size,)
         assert batch.dtype == torch.int64
 
 
 def epoch_triplets(split, seed):
-    return torch.cat(list(TripletSampler(split, 4).epoch(generator(seed))), dim=1)
+    return torch.cat(list(TripletSampler(split, Layout(4)).epoch(generator(seed))))
 
 
 def test_an_epoch_repeats_with_its_seed_and_only_with_it(split):
@@ -235,16 +236,16 @@ def test_an_epoch_repeats_with_its_seed_and_only_with_it(split):
 
 @pytest.mark.parametrize("block", [1, 12, 23, 24, 25, 10_000])
 def test_drawing_in_blocks_leaves_the_batches_as_many_and_as_large(split, monkeypatch, block):
-    sampler = TripletSampler(split, 4)
+    sampler = TripletSampler(split, Layout(4))
     monkeypatch.setattr(sampling, "BLOCK", block)
     batches = list(sampler.epoch(generator()))
     assert len(batches) == sampler.steps
-    assert all(batch.shape == (3, 4) for batch in batches)
+    assert all(batch.shape == (12,) for batch in batches)
 
 
 @pytest.mark.parametrize("negatives", [0, 1, 2])
 def test_a_block_is_all_that_is_drawn_at_once(split, monkeypatch, negatives):
-    sampler = TripletSampler(split, 4, negatives)
+    sampler = TripletSampler(split, Layout(4, negatives))
     draw, sizes = sampler.sample, []
     monkeypatch.setattr(sampling, "BLOCK", 9 * (2 + negatives))
     monkeypatch.setattr(
@@ -260,7 +261,7 @@ def test_a_graph_too_large_for_a_dense_matrix_is_sampled():
     item = (user * 7919 + torch.tensor([0, 1]).repeat(num_users)) % num_items
     train = torch.stack([user, item])[:, (user * num_items + item).argsort()]
     split = InteractionSplit(num_users, num_items, train, None, train[:, :0])
-    user, positive, negative = TripletSampler(split, 8).sample(10_000, generator())
+    user, positive, negative = TripletSampler(split, Layout(8)).sample(10_000, generator())
     known = train[0] * num_items + train[1]
     assert torch.isin(user * num_items + positive, known).all()
     assert not torch.isin(user * num_items + negative, known).any()
@@ -271,6 +272,42 @@ def test_a_graph_too_large_for_a_dense_matrix_is_sampled():
 @pytest.mark.parametrize("by", POOLS)
 @pytest.mark.parametrize("seed", range(3))
 def test_both_ways_draw_the_same_batches(seed, by, negatives):
-    sampler = TripletSampler(random_split(seed)[0], 1, negatives, by)
+    sampler = TripletSampler(random_split(seed)[0], Layout(1, negatives), by)
     uniform = torch.rand(2 + negatives, 5000, dtype=torch.float64)
     assert torch.equal(sampler._native(uniform), sampler._plain(uniform))
+
+
+@pytest.mark.parametrize(("negatives", "shared"), [(0, 5), (2, 3), (1, 0)])
+def test_a_layout_splits_a_batch_into_the_parts_that_it_was_made_of(negatives, shared):
+    layout = Layout(4, negatives, shared)
+    rows = torch.randn(layout.size, 3)
+    parts = layout.split(rows)
+    assert parts.user.shape == parts.positive.shape == (4, 3)
+    assert parts.negative.shape == (negatives, 4, 3)
+    assert parts.shared.shape == (shared, 3)
+    assert torch.equal(torch.cat([part.reshape(-1, 3) for part in parts]), rows)
+
+
+def test_the_pairs_of_a_batch_are_those_of_the_draw(split, monkeypatch):
+    drawn = TripletSampler(split, Layout(4, 2)).sample(4 * 3, generator())
+    monkeypatch.setattr(sampling, "BLOCK", 3 * 16)  # so that the first three are drawn together
+    batches = TripletSampler(split, Layout(4, 2)).epoch(generator())
+    for place, batch in zip(range(0, 12, 4), batches, strict=False):
+        assert torch.equal(batch.view(4, 4), drawn[:, place : place + 4])
+
+
+def test_shared_negatives_are_uniform_over_all_items_and_new_in_every_batch(split):
+    layout = Layout(2, 0, 5)
+    sampler = TripletSampler(split, layout)
+    batches = [batch for seed in range(500) for batch in sampler.epoch(generator(seed))]
+    shared = [layout.split(batch).shared for batch in batches]
+    assert uniformity(torch.cat(shared).tolist(), range(NUM_ITEMS)) > 0.001
+    assert len({tuple(row.tolist()) for row in shared[: sampler.steps]}) > sampler.steps / 2
+
+
+def test_shared_negatives_change_no_pair(split):
+    """What is drawn for the pairs of the first block is the same with them and without."""
+    alone = TripletSampler(split, Layout(4, 0)).epoch(generator())
+    layout = Layout(4, 0, 6)
+    for pairs, batch in zip(alone, TripletSampler(split, layout).epoch(generator()), strict=True):
+        assert torch.equal(batch[:8], pairs)

@@ -14,7 +14,7 @@ from pyg_lth.pruning.masks import MaskedWeight
 from pyg_lth.training import losses, optimizers
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import Progress
-from pyg_lth.training.sampling import TripletSampler
+from pyg_lth.training.sampling import Layout, TripletSampler
 from pyg_lth.training.trainer import Training
 
 CPU = torch.device("cpu")
@@ -67,6 +67,9 @@ KINDS = {
     "several by edge": {"negatives": 3, "batch_by": "edge"},
     "softmax": {"loss": "softmax", "temperature": 0.5},
     "softmax by edge": {"loss": "softmax", "temperature": 0.5, "batch_by": "edge"},
+    "corrected-softmax": {"loss": "corrected-softmax", "temperature": 0.5, "batch_by": "edge"},
+    "sampled-softmax": {"loss": "sampled-softmax", "temperature": 0.5, "negatives": 50},
+    "ccl": {"loss": "ccl", "margin": 0.4, "negative_weight": 5, "negatives": 50},
 }
 
 
@@ -108,7 +111,7 @@ def test_batches_are_drawn_as_the_settings_say(taste_graph, settings, negatives,
     problem = prepare(without_some_edges(taste_graph), TrainConfig(model="mf", **settings))
     drawn, expected = (
         sampler.sample(100, torch.Generator().manual_seed(0))
-        for sampler in (problem.sampler, TripletSampler(problem.split, 8, negatives, by))
+        for sampler in (problem.sampler, TripletSampler(problem.split, Layout(8, negatives), by))
     )
     assert torch.equal(drawn, expected)
 
@@ -121,14 +124,23 @@ def test_a_step_lowers_the_loss_of_its_settings(taste_graph, model, kind):
     problem = prepare(taste_graph, config)
     initial = 10 * problem.initialize()[TABLE]
     training = Training(problem, {TABLE: initial}, Mask.ones(*initial.shape), round=0)
-    user, positive, *negatives = batch = next(problem.sampler.epoch(torch.Generator()))
+    batch = next(problem.sampler.epoch(torch.Generator()))
+    user, positive, negatives, shared = problem.sampler.layout.split(batch)
     model = build_backbone(config, {TABLE: initial}, CPU)
     users, items = model.get_embedding(problem.propagation).split([200, 150])
     ego_users, ego_items = model.embedding.weight.split([200, 150])
     norms = ego_users[user].square().sum() + ego_items[positive].square().sum()
-    if config.loss == "softmax":
-        assert not negatives
-        expected = losses.softmax(users[user], items[positive], positive, 0.5)
+    pairs = users[user], items[positive]
+    if config.loss in ("sampled-softmax", "ccl"):
+        assert shared.numel() == 50
+        settings = (0.4, 5) if config.loss == "ccl" else (0.5,)
+        loss = losses.ccl if config.loss == "ccl" else losses.sampled_softmax
+        expected = loss(*pairs, items[shared], *settings)
+        norms = norms + ego_items[shared].square().sum() / 50 * 64
+    elif "softmax" in config.loss:
+        assert not negatives.numel() and not shared.numel()
+        degree = problem.split.train[1].bincount() if config.loss == "corrected-softmax" else None
+        expected = losses.softmax(*pairs, positive, 0.5, degree)
     else:
         assert len(negatives) == config.negatives
         scores = [(users[user] * items[row]).sum(dim=1) for row in (positive, *negatives)]
@@ -162,7 +174,7 @@ def swapped_loss(monkeypatch):
 
 
 def without_l2(monkeypatch):
-    monkeypatch.setattr(losses, "l2", lambda ego, batch_size, negatives: 0 * ego.sum())
+    monkeypatch.setattr(losses, "l2", lambda ego: 0 * ego.user.sum())
 
 
 def unmasked_gradient(monkeypatch):
@@ -197,7 +209,8 @@ def stock_training(problem, initial, mask, batches):
     weight.register_hook(lambda gradient: gradient.where(mask.table, 0))
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
     history = []
-    for user, positive, negative in batches:
+    for batch in batches:
+        user, positive, negative = batch.view(3, -1)
         score_positive = model(edges, torch.stack([user, positive + num_users]))
         score_negative = model(edges, torch.stack([user, negative + num_users]))
         norms = sum(
