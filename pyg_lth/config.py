@@ -20,8 +20,8 @@ ThresholdName = Literal["table", "feature", "entry"]
 PresetName = Literal["honest", "paper"]
 
 
-
 SELECTION_METRICS = ("recall", "ndcg")
+
 
 class TrainConfig(BaseModel):
     """Settings of one dense training; the defaults are the paper's (Section 4.1).

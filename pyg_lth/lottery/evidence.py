@@ -145,10 +145,8 @@ def _prune_by_magnitude(search: Search, found: Found, round: int) -> Mask:
 def thresholds(search: Search, round: int) -> Found:
     """How far entries lay above learned thresholds when few enough did for the round.
 
-    Arguments are as in :func:`initial`. One auxiliary training finds the masks of all rounds.
-
-    Raises:
-        OutOfReach: If the thresholds never rose that far.
+    Where there never were that few, it is how far they lay at last. Arguments are as in
+    :func:`initial`. One auxiliary training finds the masks of all rounds.
     """
     folder = search.folder
 
@@ -158,14 +156,13 @@ def thresholds(search: Search, round: int) -> Found:
         for later in range(1, search.config.rounds + 1):
             if folder.has_auxiliary(later):
                 continue
-            for budget in search.budgets(later):
-                if (margin[budget.rows] > 0).sum() > budget.keep:
-                    return
+            budgets = search.budgets(later)
+            few = all((margin[budget.rows] > 0).sum() <= budget.keep for budget in budgets)
+            if not (few or learning.progress.finished):
+                return
             folder.write_auxiliary(later, margin, learning.progress.total_seconds, learning.mask)
         learning.progress.finished = True
 
     if not folder.has_auxiliary(round):
         search.train(ThresholdSearch(search.problem, search.theta0), keep_margins)
-    if not folder.has_auxiliary(round):
-        raise OutOfReach(f"the learned thresholds reached no density below round {round - 1}'s")
     return Found(*folder.read_auxiliary(round))

@@ -13,9 +13,13 @@ from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import EpochRecord, Progress
 from pyg_lth.training.trainer import Training
 
-# The defaults of the reference: where s starts, its weight decay, and the epochs without a higher s
-# after which the search gives up.
-START, DECAY, PATIENCE = -10.0, 0.1, 50
+# The defaults of the reference: where s starts, and its weight decay, which is what raises it.
+START, DECAY = -10.0, 0.1
+
+# The search ends when within so many epochs no more than such a share of the entries above their
+# thresholds fell below, which counts from when so many have fallen. A threshold rises to one half
+# at most, and slowly, so that what is well above it grows as fast.
+PATIENCE, FALL, BITE = 50, 0.01, 0.1
 
 
 class SoftThreshold(nn.Module):
@@ -45,7 +49,7 @@ class SoftThreshold(nn.Module):
 
 
 class ThresholdSearch(Training):
-    """A training that learns thresholds too; it ends when they rise no more.
+    """A training that learns thresholds too; it ends when nothing falls below them any more.
 
     No evaluation chooses an epoch: the masks on the way are what it is for.
 
@@ -57,8 +61,8 @@ class ThresholdSearch(Training):
 
     def __init__(self, problem: Problem, initial: Weights):
         super().__init__(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
-        # The highest mean of s so far, and the epoch of that.
-        self._highest = torch.tensor([START, 0], dtype=torch.float64)
+        # The share above the thresholds when it last fell enough, and the epoch of that.
+        self._fallen = torch.tensor([1.0, 0.0], dtype=torch.float64)
 
     def _build_update(self, mask: Mask) -> DenseUpdate:
         config = self.problem.config
@@ -81,17 +85,17 @@ class ThresholdSearch(Training):
         """Choose no epoch."""
 
     def _is_finished(self) -> bool:
-        mean = float(self._threshold.s.detach().double().mean())
-        if mean > self._highest[0]:
-            self._highest = self._highest.new_tensor([mean, self.progress.epoch])
-        waited = self.progress.epoch - int(self._highest[1])
+        above = float((self.margin() > 0).double().mean())
+        if above > 1 - BITE or above < (1 - FALL) * self._fallen[0]:
+            self._fallen = self._fallen.new_tensor([above, self.progress.epoch])
+        waited = self.progress.epoch - int(self._fallen[1])
         return self.progress.epoch >= self.problem.config.max_epochs or waited >= PATIENCE
 
     def tensors(self) -> dict[str, Tensor]:
         """As in the parent, and how far the thresholds have come."""
-        return {**super().tensors(), "highest": self._highest}
+        return {**super().tensors(), "fallen": self._fallen}
 
     def restore(self, tensors: dict[str, Tensor], progress: Progress) -> None:
         """As in the parent."""
         super().restore(tensors, progress)
-        self._highest = tensors["highest"]
+        self._fallen = tensors["fallen"]

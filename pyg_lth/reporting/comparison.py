@@ -214,16 +214,19 @@ def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     names["seeds"] = names.pop("seeds")  # To the end.
     differing = [name for name in names if len({s[name] for s in settings if name in s}) > 1]
     following = [
-        {**BACKBONES.defaults(s["model"]), **LOSSES.defaults(s["loss"])} for s in settings
+        {
+            "score": "dot",
+            "negatives": 1,
+            **BACKBONES.defaults(s["model"]),
+            **LOSSES.defaults(s["loss"]),
+        }
+        for s in settings
     ]
     # What follows from other settings tells nothing of its own.
     return [
         name
         for name in differing
-        if not all(
-            s.get(name, "dot") == f.get(name, "dot")
-            for s, f in zip(settings, following, strict=True)
-        )
+        if not all(s.get(name) == f.get(name) for s, f in zip(settings, following, strict=True))
     ]
 
 

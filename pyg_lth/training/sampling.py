@@ -42,7 +42,7 @@ class Layout(NamedTuple):
 
     Example:
         >>> import torch
-        >>> from pyg_lth.sampling import Layout
+        >>> from pyg_lth.training.sampling import Layout
         >>> layout = Layout(positives=2, negatives=1, shared=3)
         >>> layout.size
         9

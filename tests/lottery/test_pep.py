@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from pyg_lth.config import PruneConfig
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.pep import START, SoftThreshold, ThresholdSearch
+from pyg_lth.training import losses
 from pyg_lth.training.problem import Problem
 
 
@@ -64,11 +67,59 @@ def test_thresholds_rise_and_entries_fall_below_them(small_graph, model, shares)
     assert torch.equal(weight != 0, search.margin() > 0)
 
 
-def test_a_search_whose_thresholds_rise_no_more_ends(small_graph, monkeypatch):
-    monkeypatch.setattr("pyg_lth.lottery.pep.DECAY", 0.0)
-    search = search_on(small_graph, max_epochs=500)
+def test_a_search_ends_when_nothing_falls_any_more(small_graph, monkeypatch):
+    monkeypatch.setattr("pyg_lth.lottery.pep.PATIENCE", 6)
+    search = search_on(small_graph, max_epochs=500, reg=0.0)
+    above = []
+    search.run(lambda record: above.append(float((search.margin() > 0).double().mean())))
+    assert 6 < search.progress.epoch < 500
+    assert above[-1] <= 0.9  # The thresholds had begun to bite.
+    assert min(above[-6:]) >= 0.99 * above[-7]
+
+
+def test_a_search_waits_for_its_thresholds_to_bite(small_graph, monkeypatch):
+    monkeypatch.setattr("pyg_lth.lottery.pep.PATIENCE", 3)
+    search = search_on(small_graph, max_epochs=12, lr=1e-4)
     search.run()
-    assert 50 <= search.progress.epoch < 500
+    assert (search.margin() > 0).double().mean() > 0.9
+    assert search.progress.epoch == 12
+
+
+def thresholds_after(graph, steps, start, naive):
+    """Thresholds after some steps of a search, or of loops with the decay of the reference."""
+    search = search_on(graph, threshold="feature", lr=0.01)
+    problem = search.problem
+    table, s = search._table, search._threshold.s
+    with torch.no_grad():
+        table.mul_(40)
+        s.fill_(start)
+    batches = itertools.islice(problem.sampler.epoch(torch.Generator().manual_seed(0)), steps)
+    if not naive:
+        for batch in batches:
+            search.step(batch)
+        return s.detach()
+    table, s = (value.detach().clone().requires_grad_() for value in (table, s))
+    optimizer = torch.optim.Adam(
+        [{"params": [table]}, {"params": [s], "weight_decay": 0.1}], lr=0.01, betas=(0.9, 0.999)
+    )
+    for batch in batches:
+        cut = table.sign() * (table.abs() - s.sigmoid()).clamp(min=0)
+        rows = cut[problem.nodes(batch)]
+        loss = problem.loss(rows, batch) + 0.5 * losses.l2(problem.sampler.layout.split(rows))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return s.detach()
+
+
+def test_thresholds_rise_by_the_decay_of_the_reference(small_graph, monkeypatch):
+    """Between loss and decay: both count where s starts, so another decay shows."""
+    expected = thresholds_after(small_graph, 4, -0.5, naive=True)
+    actual = thresholds_after(small_graph, 4, -0.5, naive=False)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    monkeypatch.setattr("pyg_lth.lottery.pep.DECAY", 0.2)
+    other = thresholds_after(small_graph, 4, -0.5, naive=False)
+    assert (other - expected).abs().max() > 1e-3
 
 
 def test_a_search_is_continued_bit_for_bit(small_graph):
