@@ -152,11 +152,11 @@ class _Text:
             inside[found.start() : found.end(2) - 1] = True
         return inside
 
-    def ends(self) -> npt.NDArray[np.int64]:
-        """Returns the bytes that end a line, those in quoted fields left out."""
-        ends = (self.bytes == _LF) | (self.bytes == _CR)
+    def ends(self, stop: int | None = None) -> npt.NDArray[np.int64]:
+        """Returns the bytes before `stop` that end a line, those in quoted fields left out."""
+        ends = (self.bytes[:stop] == _LF) | (self.bytes[:stop] == _CR)
         if self.inside is not None:
-            ends &= ~self.inside
+            ends &= ~self.inside[:stop]
         return np.flatnonzero(ends)
 
     def starts(self) -> npt.NDArray[np.int64]:
@@ -242,9 +242,12 @@ class _Text:
             end = re.compile(rb"[\r\n]|\Z").search(self.content, start)
             assert end is not None
             return start, end.start()
-        ends = self.ends()
-        after = np.searchsorted(ends, start)
-        return start, int(ends[after]) if after < ends.size else len(self.content)
+        for stop in (start + _SAMPLE, None):
+            ends = self.ends(stop)
+            after = np.searchsorted(ends, start)
+            if after < ends.size:
+                return start, int(ends[after])
+        return start, len(self.content)
 
     def _fields(self, start: int, end: int) -> list[str]:
         """Returns the fields of one record, read as the others are."""
