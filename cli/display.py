@@ -82,6 +82,18 @@ class PlainProgress(Callback):
                 f"{self._config.select_on} {_metrics(metrics)}"
             )
 
+    def on_refit_start(self, training: Training, mask: Mask) -> None:
+        """Say that a round is trained once more."""
+        self._line(f"refit on train and validation, {training.epochs} epochs:")
+        self.on_round_start(training, mask)
+
+    def on_refit_end(self, result: RoundResult) -> None:
+        """Tell what that came to."""
+        self._line(
+            f"refit of round {result.round} done: {result.seconds:.1f} s, "
+            f"test {_metrics(result.test)}"
+        )
+
     def on_round_end(self, result: RoundResult) -> None:
         """Tell the result of a round."""
         self._line(
@@ -123,6 +135,10 @@ class LiveProgress(Callback):
     def on_auxiliary_start(self, training: Training, mask: Mask) -> None:
         """Show the training as one that only finds masks."""
         self._show(training, mask, "masks")
+
+    def on_refit_start(self, training: Training, mask: Mask) -> None:
+        """Show the training as one on train and validation."""
+        self._show(training, mask, "refit")
 
     def on_round_start(self, training: Training, mask: Mask) -> None:
         """Show the round as the running one."""

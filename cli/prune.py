@@ -159,8 +159,9 @@ def _settings_of(
     kept = resume / "config.json"
     if not kept.exists():
         raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    form = PruneSettings if "rounds" in read_settings(kept) else TrainSettings
-    return build(form, kept, {}, BEFORE)
+    if "rounds" in read_settings(kept):
+        return build(PruneSettings, kept, {}, BEFORE)
+    return build(TrainSettings, kept, {}, BEFORE)
 
 
 def _run_name(command: str, settings: TrainSettings | PruneSettings) -> str:

@@ -85,6 +85,14 @@ class InteractionSplit:
             test=parts["edge_label_index"],
         )
 
+    def with_validation(self) -> "InteractionSplit":
+        """Give validation back to train, where there is one."""
+        if self.valid is None:
+            return self
+        together = torch.cat([self.train, self.valid], dim=1)
+        order = (together[0] * self.num_items + together[1]).argsort()
+        return dataclasses.replace(self, train=together[:, order], valid=None)
+
     def hold_out_validation(self, seed: int) -> "InteractionSplit":
         """Move a tenth of each user's train interactions to validation (design, Section 3).
 

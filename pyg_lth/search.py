@@ -19,7 +19,7 @@ from pyg_lth.lottery.interruption import deferred_interrupt
 from pyg_lth.lottery.rewinding import to_initialization
 from pyg_lth.lottery.rounds import Rounds
 from pyg_lth.registry import METHODS
-from pyg_lth.results.report import Report
+from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.training.problem import Problem
 
@@ -74,40 +74,49 @@ def find_tickets(
     seeds = config.seeds if isinstance(config, PruneConfig) else 1
     masks = _masks_to_train_under(config, seeds, fingerprint)
 
+    # Which ticket to refit is known when all seeds are done.
+    of_each = {"seeds": 1, "refit": False} if seeds > 1 else {}
+
     def prepare(seed: int) -> Problem:
-        own = config.model_copy(update={"seed": seed, **({"seeds": 1} if seeds > 1 else {})})
+        own = config.model_copy(update={"seed": seed, **of_each})
         held_out = own.select_on == "valid" and split.valid is None
         return Problem.prepare(split.hold_out_validation(seed) if held_out else split, own, device)
 
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
     with kept as path, RunFolder(path) as folder, deferred_interrupt() as interrupted:
 
-        def run(problem: Problem, folder: RunFolder, masks: RunFolder | None) -> Report:
+        def begin(problem: Problem, folder: RunFolder, masks: RunFolder | None) -> Rounds:
             return Rounds(
                 problem, folder, masks, callback or Callback(), checkpoint_seconds, interrupted
-            ).run()
+            )
 
         # What cannot be used is found out before the folder is claimed.
         first = prepare(config.seed)
         folder.begin(config.model_dump(), fingerprint, resume)
         if seeds == 1:
-            return run(first, folder, masks[0])
+            rounds = begin(first, folder, masks[0])
+            report = rounds.run()
+            return _refit(config, report, folder, [folder], [rounds])
         assert isinstance(config, PruneConfig)
         rest = map(prepare, range(config.seed + 1, config.seed + seeds))
         folders = [folder.of_seed(config.seed + index) for index in range(seeds)]
         for index, own in enumerate(folders):
-            settings = {**config.model_dump(), "seed": config.seed + index, "seeds": 1}
+            settings = {**config.model_dump(), "seed": config.seed + index, **of_each}
             with own:
                 own.begin(settings, fingerprint, own.begun)
         if run_ahead is not None:
             run_ahead([own.path for own in folders])
         reports: list[Report] = []
+        runs: list[Rounds] = []
         for problem, own, mask in zip(itertools.chain([first], rest), folders, masks, strict=True):
+            rounds = begin(problem, own, mask)
             with own:
-                reports.append(run(problem, own, mask))
+                reports.append(rounds.run())
             report = _report_together(config, folders, reports)
             folder.write_report(report)
-        return report
+            if config.refit:
+                runs.append(rounds)
+        return _refit(config, report, folder, folders, runs)
 
 
 def train(
@@ -153,19 +162,39 @@ def _report_together(
     config: PruneConfig, folders: Sequence[RunFolder], reports: Sequence[Report]
 ) -> Report:
     """The report on the seeds done so far, over which users are averaged before the comparison."""
-    done = folders[: len(reports)]
-
-    def users(round: int) -> np.ndarray:
-        metric = config.select_by
-        return np.stack([folder.read_users(round)[metric].numpy() for folder in done])
-
-    dense = users(0)
-    differences: list[Difference | None] = [None]
-    for ticket in reports[0].rounds:
-        differences.append(
-            paired_difference(users(ticket.round), dense, config.tolerance, config.seed)
-        )
+    rounds = [0, *(ticket.round for ticket in reports[0].rounds)]
+    differences = _differences(config, folders[: len(reports)], rounds)
     return Report.of_seeds(config.model_dump(), reports, differences)
+
+
+def _refit(
+    config: TrainConfig,
+    report: Report,
+    folder: RunFolder,
+    folders: Sequence[RunFolder],
+    runs: Sequence[Rounds],
+) -> Report:
+    """The report with dense and winner trained once more, where the settings ask for it."""
+    if not config.refit:
+        return report
+    rounds = [0] if report.winner is None else [0, report.winner.round]
+    results = [run.refit(rounds) for run in runs]
+    differences = _differences(config, [own.of_refit() for own in folders], rounds)
+    report = report.model_copy(update={"refit": Refit.of_seeds(results, differences)})
+    folder.write_report(report)
+    return report
+
+
+def _differences(
+    config: TrainConfig, folders: Sequence[RunFolder], rounds: Sequence[int]
+) -> list[Difference | None]:
+    """How the rounds of some seeds differ from the first of them, over their users."""
+    dense, *tickets = (
+        np.stack([folder.read_users(round)[config.select_by].numpy() for folder in folders])
+        for round in rounds
+    )
+    tolerance = config.tolerance if isinstance(config, PruneConfig) else 0.0
+    return [None, *(paired_difference(t, dense, tolerance, config.seed) for t in tickets)]
 
 
 def _masks_to_train_under(

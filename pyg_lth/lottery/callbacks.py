@@ -37,6 +37,12 @@ class Callback:
     def on_round_start(self, training: Training, mask: Mask) -> None:
         """A round begins, or continues where it was left; ``training.progress`` moves with it."""
 
+    def on_refit_start(self, training: Training, mask: Mask) -> None:
+        """A round is trained once more on train and validation, or that training continues."""
+
+    def on_refit_end(self, result: RoundResult) -> None:
+        """That training ended."""
+
     def on_epoch(self, record: EpochRecord) -> None:
         """An epoch ended."""
 

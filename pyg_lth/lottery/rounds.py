@@ -1,9 +1,8 @@
 """The round loop of one seed: train, mask, rewind, retrain."""
 
-import functools
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -98,6 +97,44 @@ class Rounds:
         # Once more, for a run that ended between its last round and the report.
         return self._publish()
 
+    def refit(self, rounds: Sequence[int]) -> list[RoundResult]:
+        """Train finished rounds once more, on train and validation, and report them on test.
+
+        They train for as many epochs as validation chose, from where they started then. What is
+        done already is not done again.
+        """
+        folder = self._folder.of_refit()
+        done = {round: folder.read_result(round) for round in rounds}
+        if None in done.values():
+            problem = self._problem.with_validation()
+        found = [result or self._refit(round, problem, folder) for round, result in done.items()]
+        folder.tidy()
+        return found
+
+    def _refit(self, round: int, problem: Problem, folder: RunFolder) -> RoundResult:
+        epochs = int(self._results[round].best_epoch)
+        training, _ = self._prepare(round, problem, epochs)
+        begin = self._callback.on_refit_start
+        self._train(training, begin, lambda training: None, "training", folder)
+        evaluator = problem.evaluator
+        test = evaluator.per_user(evaluator.rank(training.best_embedding()))
+        seconds = training.progress.total_seconds
+        result = RoundResult(
+            round=round,
+            density=training.best_mask.density,
+            remaining=training.best_mask.remaining,
+            epochs=epochs,
+            best_epoch=epochs,
+            seconds=seconds,
+            cost_seconds=seconds,
+            valid=None,
+            test={name: float(value.mean()) for name, value in test.items()},
+        )
+        users = {"user": evaluator.users, **test}
+        folder.write_round(result, training.best_mask, training.best_weights, users)
+        self._callback.on_refit_end(result)
+        return result
+
     def _begin_search(self) -> Search | None:
         """The search that methods read their evidence from; a dense training has none."""
         if not isinstance(self._config, PruneConfig):
@@ -108,7 +145,7 @@ class Rounds:
             self._folder,
             self._initial,
             self._results,
-            functools.partial(self._train, "auxiliary"),
+            self._train_for_mask,
         )
 
     def _rank_by_popularity(self) -> Popularity:
@@ -117,8 +154,14 @@ class Rounds:
         return Popularity(valid=valid, test=self._evaluate_test(embedding))
 
     def _run_round(self, round: int) -> RoundResult:
-        training, before = self._prepare(round)
-        self._train("training", training, self._keep_what_survivors_restart_from)
+        training, before = self._prepare(round, self._problem)
+        self._train(
+            training,
+            self._callback.on_round_start,
+            self._keep_what_survivors_restart_from,
+            "training",
+            self._folder,
+        )
         ranked = self._evaluate_test.rank(training.best_embedding())
         test = self._evaluate_test.per_user(ranked)
         seconds = training.progress.total_seconds
@@ -141,11 +184,14 @@ class Rounds:
         self._folder.write_round(result, training.best_mask, training.best_weights, users)
         return result
 
-    def _prepare(self, round: int) -> tuple[Training, float]:
+    def _prepare(
+        self, round: int, problem: Problem, epochs: int | None = None
+    ) -> tuple[Training, float]:
         """Return the training of a round, and the seconds that it took to find its mask."""
         search, initial = self._search, self._initial
         if round == 0 or search is None:
-            return Training(self._problem, initial, Mask.ones(*initial[TABLE].shape), round), 0.0
+            ones = Mask.ones(*initial[TABLE].shape)
+            return Training(problem, initial, ones, round, epochs=epochs), 0.0
         method = METHODS[search.config.method]
         found = self._find_mask(search, method, round)
         source = seeding.generator(search.config.seed, "rewinding", round)
@@ -156,16 +202,15 @@ class Rounds:
             for name, value in sorted(search.restart().items())
         }
         training = Training(
-            self._problem,
+            problem,
             start,
             found.mask,
             round,
-            epochs_before=sum(int(r.best_epoch) for r in self._results)
+            epochs_before=sum(int(r.best_epoch) for r in self._results[:round])
             if method.rate_goes_on
             else 0,
-            remask=Regrowth(self._problem, round, search.budgets(round))
-            if method.regrows
-            else None,
+            remask=Regrowth(problem, round, search.budgets(round)) if method.regrows else None,
+            epochs=epochs,
         )
         return training, found.seconds
 
@@ -187,18 +232,27 @@ class Rounds:
         scores = method.criterion(table, source, gradient)
         return Found(selection.prune(scores, mask, search.budgets(round)), table, seconds)
 
-    def _train(self, stage: Stage, training: Training, after_epoch: AfterEpoch) -> None:
-        self._folder.restore_state(training, stage)
-        callback = self._callback
-        begin = callback.on_round_start if stage == "training" else callback.on_auxiliary_start
+    def _train_for_mask(self, training: Training, after_epoch: AfterEpoch) -> None:
+        begin = self._callback.on_auxiliary_start
+        self._train(training, begin, after_epoch, "auxiliary", self._folder)
+
+    def _train(
+        self,
+        training: Training,
+        begin: Callable[[Training, Mask], None],
+        after_epoch: AfterEpoch,
+        stage: Stage,
+        folder: RunFolder,
+    ) -> None:
+        folder.restore_state(training, stage)
         begin(training, training.mask)
         self._last_checkpoint = time.monotonic()
 
         def on_epoch(record: EpochRecord) -> None:
             after_epoch(training)
-            callback.on_epoch(record)
+            self._callback.on_epoch(record)
 
-        training.run(on_epoch, lambda: self._after_step(training, stage))
+        training.run(on_epoch, lambda: self._after_step(training, stage, folder))
 
     def _keep_what_survivors_restart_from(self, training: Training) -> None:
         config, progress = self._config, training.progress
@@ -206,12 +260,12 @@ class Rounds:
         if late and progress.round == 0:
             self._folder.write_late(training.weights())
 
-    def _after_step(self, training: Training, stage: Stage) -> None:
+    def _after_step(self, training: Training, stage: Stage, folder: RunFolder) -> None:
         interrupted = self._interrupted()
         if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
-            if stage == "training":
-                self._folder.write_epochs([*self._epochs, *training.progress.history])
-            self._folder.write_state(training, stage)
+            if stage == "training" and folder is self._folder:
+                folder.write_epochs([*self._epochs, *training.progress.history])
+            folder.write_state(training, stage)
             self._last_checkpoint = time.monotonic()
         if interrupted:
             raise KeyboardInterrupt

@@ -97,6 +97,35 @@ class Popularity(BaseModel):
     test: Metrics
 
 
+class Refit(BaseModel):
+    """Rounds trained once more on train and validation, for the epochs that validation chose.
+
+    Args:
+        dense: The dense model.
+        ticket: The winner, with its difference to that; :obj:`None` where there was none.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    dense: RoundResult
+    ticket: RoundResult | None = None
+
+    @classmethod
+    def of_seeds(
+        cls,
+        seeds: Sequence[Sequence[RoundResult]],
+        differences: Sequence[Difference | None],
+    ) -> "Refit":
+        """Average over seeds.
+
+        Args:
+            seeds: Of each seed the dense model and the winner, where there is one.
+            differences: Of each of these to the dense model.
+        """
+        rounds = zip(zip(*seeds, strict=True), differences, strict=True)
+        return cls(**dict(zip(("dense", "ticket"), (_mean(r, d) for r, d in rounds), strict=False)))
+
+
 class Report(BaseModel):
     """The result of a search, as it stands in ``report.json`` (design, Section 5).
 
@@ -115,6 +144,8 @@ class Report(BaseModel):
             with its version and where it comes from.
         unconverged_seeds: Those whose dense training was stopped at ``max_epochs`` before its
             patience had run out; :obj:`None` in a report of an older release, which did not say.
+        refit: Dense and winner after a training that held nothing out; :obj:`None` where the
+            settings did not ask for it, or it is yet to come.
 
     Example:
         >>> import pyg_lth
@@ -138,6 +169,7 @@ class Report(BaseModel):
     sparsest_strict_winner: Winner | None
     ended: str | None = None
     unconverged_seeds: list[int] | None = None
+    refit: Refit | None = None
     guests: list[str] = []
 
     @classmethod

@@ -106,6 +106,10 @@ class RunFolder:
         """The run of one seed within a run of several."""
         return RunFolder(self.path / f"seed-{seed}")
 
+    def of_refit(self) -> "RunFolder":
+        """What rounds became that were trained once more, on train and validation."""
+        return RunFolder(self.path / "refit")
+
     def read_config(self) -> dict[str, Any]:
         """The settings of the run.
 
@@ -222,9 +226,14 @@ class RunFolder:
     def read_results(self) -> list[RoundResult]:
         """The results of the finished rounds, in order."""
         results: list[RoundResult] = []
-        while (path := self._round(len(results)) / "result.json").exists():
-            results.append(_parse(RoundResult, path.read_bytes(), path))
+        while (result := self.read_result(len(results))) is not None:
+            results.append(result)
         return results
+
+    def read_result(self, round: int) -> RoundResult | None:
+        """The result of a round, :obj:`None` before it is finished."""
+        path = self._round(round) / "result.json"
+        return _parse(RoundResult, path.read_bytes(), path) if path.exists() else None
 
     def read_round(self, round: int) -> tuple[Mask, Tensor]:
         """Mask and best table of a finished round."""

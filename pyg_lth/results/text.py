@@ -185,6 +185,28 @@ def _describe(report: Report, winner: Winner) -> str:
     return f"{text} (95% interval {ends})" if ends else text
 
 
+def refit(report: Report) -> str:
+    """What dense and winner came to when nothing was held out; empty where they were not refit."""
+    if report.refit is None:
+        return ""
+    recall, ndcg = (f"{name}@{report.config['topk']}" for name in ("recall", "ndcg"))
+
+    def told(name: str, result: RoundResult) -> str:
+        figures = f"{recall} {_value(result, recall)}, {ndcg} {_value(result, ndcg)}"
+        return f"{name} {figures} after {number(result.epochs)} epochs"
+
+    dense, ticket = report.refit.dense, report.refit.ticket
+    text = f"Refit on train and validation, test: {told('dense', dense)}"
+    if ticket is None:
+        return f"{text}." if not report.rounds else f"{text}; no ticket, since none wins."
+    text += f"; {told(f'round {ticket.round} ({percent(ticket.density)})', ticket)}"
+    if ticket.difference is None or ticket.difference.relative is None:
+        return f"{text}."
+    text += f", {report.metric} {signed(ticket.difference.relative)} against dense"
+    ends = interval(ticket.difference)
+    return f"{text} (95% interval {ends})." if ends else f"{text}."
+
+
 def title(report: Report) -> str:
     """The settings that tell one run from another."""
     names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
@@ -206,6 +228,7 @@ def to_markdown(report: Report) -> str:
         "",
         caption(report),
         "",
+        *([refit(report), ""] if report.refit else []),
     ]
     return "\n".join(lines)
 

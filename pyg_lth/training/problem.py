@@ -57,6 +57,11 @@ class Problem:
             evaluator=Evaluator(split, config.select_on, config.topk),
         )
 
+    def with_validation(self) -> "Problem":
+        """Prepare the same with validation given back to train; what is left to rank on is test."""
+        config = self.config.model_copy(update={"select_on": "test"})
+        return Problem.prepare(self.split.with_validation(), config, self.device)
+
     def nodes(self, batch: Tensor) -> Tensor:
         """Return the rows of the joint table that a batch refers to, in its shape.
 

@@ -65,7 +65,8 @@ class Layout(NamedTuple):
         Args:
             rows: Shape ``[size, ...]``.
         """
-        pairs = rows[: self.size - self.shared].unflatten(0, (2 + self.negatives, self.positives))
+        pairs = rows[: self.size - self.shared]
+        pairs = pairs.view(2 + self.negatives, self.positives, *rows.shape[1:])
         return Parts(pairs[0], pairs[1], pairs[2:], rows[self.size - self.shared :])
 
 

@@ -31,6 +31,8 @@ class Training:
         epochs_before: Epochs for which the learning rate has decayed already.
         remask: Called after each epoch with the weights, the mask and the number of epochs; returns
             the mask to go on with.
+        epochs: Epochs to train for, the last of which counts as the best; :obj:`None` to let
+            evaluations choose.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Training:
         round: int,
         epochs_before: int = 0,
         remask: Callable[[Weights, Mask, int], Mask] | None = None,
+        epochs: int | None = None,
     ):
         self.problem = problem
         self.mask = self.best_mask = mask
         self._epochs_before = epochs_before
         self._remask = remask
+        self.epochs = epochs
         self._model = build_backbone(problem.config, initial, problem.device)
         self._others = {
             name: parameter for name, parameter in self._model.named_parameters() if name != TABLE
@@ -139,7 +143,10 @@ class Training:
         # A display reads the progress from its own thread, so the record of the best epoch must
         # stand in the history before it is called the best.
         progress.history.append(record)
-        if record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
+        if self.epochs is not None:
+            if record.epoch == self.epochs:
+                self._keep()
+        elif record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
             self._evaluate(record)
         record.seconds = progress.seconds + elapsed()
         progress.epoch, progress.step, progress.seconds = record.epoch, 0, 0.0
@@ -151,6 +158,8 @@ class Training:
 
     def _is_finished(self) -> bool:
         config, progress = self.problem.config, self.progress
+        if self.epochs is not None:
+            return progress.epoch >= self.epochs
         waited = (progress.epoch - progress.best_epoch) // config.eval_every
         return progress.epoch >= config.max_epochs or waited >= config.patience
 
@@ -180,15 +189,19 @@ class Training:
         return loss.detach()
 
     def _evaluate(self, record: EpochRecord) -> None:
-        config, progress = self.problem.config, self.progress
+        config = self.problem.config
         metrics = self.problem.evaluator(self.problem.embed(self.model))
         setattr(record, config.select_on, metrics)
         best = self.best_metrics
         name = config.select_by
         if best is None or metrics[name] > best[name]:
-            progress.best_epoch = record.epoch
-            self.best_weights = self.weights()
-            self.best_mask = self.mask
+            self._keep()
+
+    def _keep(self) -> None:
+        """Keep the state after the last epoch as the best."""
+        self.progress.best_epoch = self.progress.history[-1].epoch
+        self.best_weights = self.weights()
+        self.best_mask = self.mask
 
     @property
     def best_metrics(self) -> Metrics | None:
