@@ -10,8 +10,9 @@ demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
 	$(BIN)/pyg-lth prune --model lightgcn --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
 
+# A process for each core; files stay whole, since their tests share what they have trained.
 test: $(VENV)/developing
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 
 torture: $(VENV)/developing
 	$(BIN)/pytest -m torture
