@@ -7,15 +7,14 @@ if TYPE_CHECKING:
     from pyg_lth.config import PruneConfig, TrainConfig
     from pyg_lth.errors import InputError
     from pyg_lth.lottery.callbacks import Callback
-    from pyg_lth.lottery.methods import Method
-    from pyg_lth.nn.backbones import MF, Backbone, LightGCN, TableModel
+    from pyg_lth.lottery.methods import Method, register_method
+    from pyg_lth.nn.backbones import MF, Backbone, LightGCN, TableModel, register_backbone
     from pyg_lth.nn.propagation import Propagation
     from pyg_lth.pruning.masks import Mask, apply_mask
-    from pyg_lth.registry import register_backbone, register_loss, register_method
     from pyg_lth.results.report import Report
     from pyg_lth.search import find_tickets, train
     from pyg_lth.tickets.compression import compress
-    from pyg_lth.training.losses import Loss
+    from pyg_lth.training.losses import Loss, register_loss
 
 # Names are imported when first used: `pyg-lth --help` must not wait for torch.
 _MODULES = {
@@ -25,9 +24,9 @@ _MODULES = {
     "TableModel": "nn.backbones",
     "Loss": "training.losses",
     "Method": "lottery.methods",
-    "register_backbone": "registry",
-    "register_loss": "registry",
-    "register_method": "registry",
+    "register_backbone": "nn.backbones",
+    "register_loss": "training.losses",
+    "register_method": "lottery.methods",
     "PruneConfig": "config",
     "TrainConfig": "config",
     "InputError": "errors",

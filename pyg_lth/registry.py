@@ -11,14 +11,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator
-
-if TYPE_CHECKING:
-    from pyg_lth.lottery.methods import Method
-    from pyg_lth.nn.backbones import Backbone
-    from pyg_lth.training.losses import Loss
 
 Strategy = TypeVar("Strategy")
 Defaults = Mapping[str, Any]
@@ -99,7 +94,8 @@ class Registry(Generic[Strategy]):
                 f"{name!r} cannot name a {self._kind}: take lower-case letters and digits, words "
                 "joined by hyphens"
             )
-        if name in self._known or (name in self._builtin and origin != self._module):
+        ours = name in self._builtin and origin == self._module
+        if not ours and (name in self._known or name in self._builtin):
             raise ValueError(f"there is a {self._kind} {name!r} already: take another name")
         self._known[name] = strategy
         if name not in self._builtin:
@@ -144,7 +140,8 @@ class Registry(Generic[Strategy]):
         return iter(self.names())
 
 
-METHODS: "Registry[Method]" = Registry(
+# Of what type they are, the modules say that bring them.
+METHODS: Registry[Any] = Registry(
     "method",
     "pyg_lth.lottery.methods",
     {
@@ -152,11 +149,11 @@ METHODS: "Registry[Method]" = Registry(
         **{"pep": {}, "snip": {}, "dynamic": {}, "narrow": {}, "shuffle": {}},
     },
 )
-BACKBONES: "Registry[Backbone]" = Registry(
+BACKBONES: Registry[Any] = Registry(
     "backbone", "pyg_lth.nn.backbones", {"lightgcn": {"layers": 3}, "mf": {"layers": 0}}
 )
 # What trains cosines ranks by them too.
-LOSSES: "Registry[Loss]" = Registry(
+LOSSES: Registry[Any] = Registry(
     "loss",
     "pyg_lth.training.losses",
     {
@@ -171,73 +168,6 @@ LOSSES: "Registry[Loss]" = Registry(
 MethodName = Annotated[str, AfterValidator(METHODS.check), METHODS]
 ModelName = Annotated[str, AfterValidator(BACKBONES.check), BACKBONES]
 LossName = Annotated[str, AfterValidator(LOSSES.check), LOSSES]
-
-
-def register_method(name: str, method: "Method") -> None:
-    """Add a way to find tickets, which ``method`` then names in the settings.
-
-    Args:
-        name: Lower-case letters and digits, words joined by hyphens.
-        method: The strategy.
-
-    Raises:
-        ValueError: If the name is malformed or taken.
-
-    Example:
-        >>> import pyg_lth
-        >>> from pyg_lth.lottery import evidence, rewinding
-        >>> from pyg_lth.lottery.methods import Method
-        >>> def longest_rows(weight, generator, gradient):
-        ...     return weight.norm(dim=1, keepdim=True).expand_as(weight)
-        >>> rows = Method(longest_rows, evidence.dense, rewinding.to_initialization)
-        >>> pyg_lth.register_method("longest-rows", rows)
-        >>> pyg_lth.PruneConfig(method="longest-rows").method
-        'longest-rows'
-    """
-    METHODS.register(name, method, _caller(), {})
-
-
-def register_backbone(name: str, backbone: "Backbone", layers: int = 0) -> None:
-    """Add a backbone, which ``model`` then names in the settings.
-
-    Args:
-        name: Lower-case letters and digits, words joined by hyphens.
-        backbone: The strategy.
-        layers: Propagation layers unless given; with 0 it takes none.
-
-    Raises:
-        ValueError: If the name is malformed or taken.
-
-    Example:
-        >>> import pyg_lth
-        >>> def build(num_nodes, config):
-        ...     return pyg_lth.LightGCN(num_nodes, config.dim, config.layers, alpha=1.0)
-        >>> pyg_lth.register_backbone("layers-summed", pyg_lth.Backbone(build), layers=2)
-        >>> pyg_lth.TrainConfig(model="layers-summed").layers
-        2
-    """
-    BACKBONES.register(name, backbone, _caller(), {"layers": layers})
-
-
-def register_loss(name: str, loss: "Loss", **defaults: Any) -> None:
-    """Add a training loss, which ``loss`` then names in the settings.
-
-    Args:
-        name: Lower-case letters and digits, words joined by hyphens.
-        loss: The strategy.
-        **defaults: Settings whose defaults follow from it.
-
-    Raises:
-        ValueError: If the name is malformed or taken.
-
-    Example:
-        >>> import pyg_lth
-        >>> from pyg_lth.training.losses import LOSSES
-        >>> pyg_lth.register_loss("bpr-without-l2", LOSSES["bpr"], reg=0.0)
-        >>> pyg_lth.TrainConfig(loss="bpr-without-l2").reg
-        0.0
-    """
-    LOSSES.register(name, loss, _caller(), defaults)
 
 
 def guests_in(settings: Mapping[str, Any]) -> list[Guest]:
@@ -274,7 +204,7 @@ def plugins() -> tuple[Plugin, ...]:
     return tuple(found)
 
 
-def _caller() -> str:
-    """Name of the module that registers something."""
+def calling_module() -> str:
+    """Name of the module that called the function that asks."""
     name: str = sys._getframe(2).f_globals.get("__name__", "?")
     return name

@@ -16,9 +16,9 @@ from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.lottery.interruption import deferred_interrupt
+from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.rewinding import to_initialization
 from pyg_lth.lottery.rounds import Rounds
-from pyg_lth.registry import METHODS
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.training.problem import Problem

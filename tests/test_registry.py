@@ -16,11 +16,13 @@ import pyg_lth
 from pyg_lth import InputError, PruneConfig, TrainConfig, find_tickets, registry
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery import evidence, rewinding
-from pyg_lth.nn.backbones import build_backbone
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.nn.backbones import BACKBONES, build_backbone
 from pyg_lth.pruning import criteria
-from pyg_lth.registry import BACKBONES, LOSSES, METHODS, PluginWarning
+from pyg_lth.registry import PluginWarning
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.building import build_ticket
+from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
 
 PLUGIN = Path(__file__).parent / "plugin"

@@ -12,8 +12,8 @@ from pyg_lth import Callback, InputError, Mask, find_tickets, kernels, train
 from pyg_lth.config import PropagationName, ScopeName, TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import EDGE_TYPE, InteractionSplit
+from pyg_lth.lottery.methods import METHODS
 from pyg_lth.nn.backbones import TABLE
-from pyg_lth.registry import METHODS
 
 NAMES, SCOPES = METHODS.names(), get_args(ScopeName)
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4

@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from pyg_lth import registry
 from pyg_lth.lottery import evidence, rewinding
 from pyg_lth.lottery.evidence import Evidence
 from pyg_lth.pruning import criteria
-from pyg_lth.registry import METHODS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Method:
     regrows: bool = False
 
 
+METHODS: registry.Registry[Method] = registry.METHODS
 METHODS.extend(
     __name__,
     {
@@ -53,3 +54,27 @@ METHODS.extend(
         "shuffle": Method(criteria.given, evidence.shuffled, rewinding.to_initialization),
     },
 )
+
+
+def register_method(name: str, method: Method) -> None:
+    """Add a way to find tickets, which ``method`` then names in the settings.
+
+    Args:
+        name: Lower-case letters and digits, words joined by hyphens.
+        method: The strategy.
+
+    Raises:
+        ValueError: If the name is malformed or taken.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.lottery import evidence, rewinding
+        >>> from pyg_lth.lottery.methods import Method
+        >>> def longest_rows(weight, generator, gradient):
+        ...     return weight.norm(dim=1, keepdim=True).expand_as(weight)
+        >>> rows = Method(longest_rows, evidence.dense, rewinding.to_initialization)
+        >>> pyg_lth.register_method("longest-rows", rows)
+        >>> pyg_lth.PruneConfig(method="longest-rows").method
+        'longest-rows'
+    """
+    METHODS.register(name, method, registry.calling_module(), {})

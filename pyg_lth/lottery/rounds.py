@@ -16,11 +16,10 @@ from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.lottery.dynamic import Regrowth
 from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
 from pyg_lth.lottery.gradients import loss_gradient
-from pyg_lth.lottery.methods import Method
+from pyg_lth.lottery.methods import METHODS, Method
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.registry import METHODS
 from pyg_lth.results.report import Popularity, Report, RoundResult
 from pyg_lth.results.run_folder import RunFolder, Stage
 from pyg_lth.training.problem import Problem

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch_geometric import nn
 from torch_geometric.typing import Adj, OptTensor
 
+from pyg_lth import registry
 from pyg_lth.config import TrainConfig
 from pyg_lth.nn.propagation import Propagation
-from pyg_lth.registry import BACKBONES
 
 # The joint table's name among the parameters of a model, and parameters by their names.
 TABLE = "embedding.weight"
@@ -195,6 +195,7 @@ class Backbone:
     propagation: Callable[[Tensor, int, TrainConfig], Any] = normalized
 
 
+BACKBONES: registry.Registry[Backbone] = registry.BACKBONES
 BACKBONES.extend(
     __name__,
     {
@@ -219,3 +220,25 @@ def build_backbone(
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     return model.to(device)
+
+
+def register_backbone(name: str, backbone: Backbone, layers: int = 0) -> None:
+    """Add a backbone, which ``model`` then names in the settings.
+
+    Args:
+        name: Lower-case letters and digits, words joined by hyphens.
+        backbone: The strategy.
+        layers: Propagation layers unless given; with 0 it takes none.
+
+    Raises:
+        ValueError: If the name is malformed or taken.
+
+    Example:
+        >>> import pyg_lth
+        >>> def build(num_nodes, config):
+        ...     return pyg_lth.LightGCN(num_nodes, config.dim, config.layers, alpha=1.0)
+        >>> pyg_lth.register_backbone("layers-summed", pyg_lth.Backbone(build), layers=2)
+        >>> pyg_lth.TrainConfig(model="layers-summed").layers
+        2
+    """
+    BACKBONES.register(name, backbone, registry.calling_module(), {"layers": layers})

@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from pyg_lth.evaluation.degree_groups import overlap
 from pyg_lth.lottery import evidence
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.nn.backbones import BACKBONES
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.registry import BACKBONES, LOSSES, METHODS
 from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import title
+from pyg_lth.training.losses import LOSSES
 
 # How far apart, relatively, the densities of tables of unequal size may be to count as equal.
 SAME_DENSITY = 1e-3

@@ -17,8 +17,7 @@ from pyg_lth.errors import InputError
 from pyg_lth.evaluation.degree_groups import degree_groups
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE, build_backbone, embeds_as_lightgcn, normalized
-from pyg_lth.registry import BACKBONES
+from pyg_lth.nn.backbones import BACKBONES, TABLE, build_backbone, embeds_as_lightgcn, normalized
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.compression import compress
 from pyg_lth.tickets.ids import Id, IdTable

@@ -1,14 +1,14 @@
 """Training losses."""
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyg_lth import registry
 from pyg_lth.config import TrainConfig
-from pyg_lth.registry import LOSSES
 from pyg_lth.training.sampling import Layout, Parts
 
 
@@ -211,6 +211,7 @@ def _ccl(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> 
     return ccl(out.user, out.positive, out.shared, config.margin, config.negative_weight)
 
 
+LOSSES: registry.Registry[Loss] = registry.LOSSES
 LOSSES.extend(
     __name__,
     {
@@ -221,3 +222,24 @@ LOSSES.extend(
         "ccl": Loss(_ccl, draws="shared"),
     },
 )
+
+
+def register_loss(name: str, loss: Loss, **defaults: Any) -> None:
+    """Add a training loss, which ``loss`` then names in the settings.
+
+    Args:
+        name: Lower-case letters and digits, words joined by hyphens.
+        loss: The strategy.
+        **defaults: Settings whose defaults follow from it.
+
+    Raises:
+        ValueError: If the name is malformed or taken.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.training.losses import LOSSES
+        >>> pyg_lth.register_loss("bpr-without-l2", LOSSES["bpr"], reg=0.0)
+        >>> pyg_lth.TrainConfig(loss="bpr-without-l2").reg
+        0.0
+    """
+    LOSSES.register(name, loss, registry.calling_module(), defaults)

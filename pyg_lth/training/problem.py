@@ -10,9 +10,8 @@ from pyg_lth import seeding
 from pyg_lth.config import TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights
-from pyg_lth.registry import BACKBONES, LOSSES
-from pyg_lth.training.losses import unit_rows
+from pyg_lth.nn.backbones import BACKBONES, TABLE, LightGCN, TableModel, Weights
+from pyg_lth.training.losses import LOSSES, unit_rows
 from pyg_lth.training.sampling import TripletSampler
 
 

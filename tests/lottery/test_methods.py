@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from pyg_lth import Callback, InputError, find_tickets
 from pyg_lth.lottery import evidence, rounds
 from pyg_lth.lottery.gradients import loss_gradient
+from pyg_lth.lottery.methods import METHODS
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
-from pyg_lth.registry import METHODS
 
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
 from pyg_lth import TrainConfig
-from pyg_lth.registry import LOSSES
 from pyg_lth.training import losses
+from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.sampling import Layout
 
 
