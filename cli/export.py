@@ -17,7 +17,7 @@ from pyg_lth.tickets.quantization import VALUES
 @click.command()
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--round", "number", type=int, help="Round of the run; 0 is the dense model.")
-@click.option("--winner", is_flag=True, help="The sparsest winner.  [default]")
+@click.option("--winner", is_flag=True, help="The winner.  [default]")
 @click.option("--seed", type=int, help="Of several seeds, which.  [default: the first]")
 @click.option(
     "--store",

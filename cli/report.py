@@ -76,7 +76,7 @@ def show(report: "Report", folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from pyg_lth.results.text import caption, conclusion, refit, title
+    from pyg_lth.results.text import caption, conclusion, refit, title, why_none_wins
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -90,6 +90,8 @@ def show(report: "Report", folder: Path) -> None:
     console.print(table)
     console.print(caption(report), highlight=False)
     console.print(conclusion(report), style="bold", highlight=False)
+    if why := why_none_wins(report):
+        console.print(f"Why: {why}", highlight=False)
     if report.refit:
         console.print(refit(report), highlight=False)
     console.print(f"Files: {folder}", highlight=False, soft_wrap=True)

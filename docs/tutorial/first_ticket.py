@@ -89,7 +89,7 @@ run = work / "runs" / "first"
 config = pyg_lth.PruneConfig(**settings, rounds=8, amount=0.2)
 report = pyg_lth.find_tickets(data, config, run_dir=run)
 
-print(report.sparsest_winner)
+print(report.winner)
 
 # %%
 # Read the report
@@ -125,7 +125,7 @@ axes.legend()
 # A mask is a table of booleans, one for each entry of the embedding table, users first. The paper
 # prunes all of it by one threshold, so users and items may keep different shares.
 
-winner = report.sparsest_winner or report.rounds[0]
+winner = report.winner or report.rounds[0]
 folder = run / f"round-{winner.round:03d}"
 mask = pyg_lth.Mask(load_file(folder / "mask.safetensors")["mask"])
 num_users = data["user"].num_nodes

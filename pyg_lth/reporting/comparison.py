@@ -41,9 +41,12 @@ class Run(BaseModel):
         metric: Key of the metric that decides, on test.
         dense: Round 0, the dense model.
         popularity: The ranking that a ticket has to beat.
-        sparsest_winner: :obj:`None` where no ticket wins.
+        winner: The winner to name: see :attr:`~pyg_lth.results.report.Report.winner`.
+        strict_winner: The same in the strict reading.
+        dense_converged: Whether the dense model stopped by itself, under every seed.
+        sparsest_winner: The sparsest that wins on test; :obj:`None` where no ticket does.
         sparsest_strict_winner: The same in the strict reading.
-        winner_cost_seconds: Time of all trainings that it takes to get the sparsest winner from
+        winner_cost_seconds: Time of all trainings that it takes to get the winner to name from
             nothing, in seconds.
         seconds: Time of all trainings of the run, of one seed, in seconds.
     """
@@ -58,6 +61,9 @@ class Run(BaseModel):
     metric: str
     dense: RoundResult
     popularity: Popularity
+    winner: Winner | None
+    strict_winner: Winner | None
+    dense_converged: bool
     sparsest_winner: Winner | None
     sparsest_strict_winner: Winner | None
     winner_cost_seconds: float | None
@@ -252,7 +258,7 @@ def _part(name: str, value: Any) -> str:
 
 
 def _run(label: str, folder: RunFolder, report: Report) -> Run:
-    winner = report.sparsest_winner
+    winner = report.winner
     costs = {ticket.round: ticket.cost_seconds for ticket in report.rounds}
     return Run(
         label=label,
@@ -263,11 +269,18 @@ def _run(label: str, folder: RunFolder, report: Report) -> Run:
         metric=report.metric,
         dense=report.dense.model_copy(update={"analysis": None}),
         popularity=report.popularity,
-        sparsest_winner=winner,
+        winner=_plain(winner),
+        strict_winner=_plain(report.strict_winner),
+        dense_converged=report.dense_converged,
+        sparsest_winner=report.sparsest_winner,
         sparsest_strict_winner=report.sparsest_strict_winner,
         winner_cost_seconds=None if winner is None else costs[winner.round],
         seconds=_seconds(report),
     )
+
+
+def _plain(winner: Winner | None) -> Winner | None:
+    return winner and Winner(round=winner.round, density=winner.density)
 
 
 def _seconds(report: Report) -> float:
@@ -350,6 +363,15 @@ def _notes(
         whose = "" if len(on_test) == len(names) else f" of {_listed(on_test)}"
         yield (
             f"Epochs and masks{whose} were SELECTED ON TEST (the authors' protocol): optimistic."
+        )
+    unconverged = [
+        n for n, report in zip(names, reports, strict=True) if not report.dense_converged
+    ]
+    if unconverged:
+        whose = "" if len(unconverged) == len(names) else f" of {_listed(unconverged)}"
+        yield (
+            f"The dense model{whose} was stopped at max_epochs and had not converged: strict "
+            "verdicts are withheld."
         )
     for name, report in zip(names, reports, strict=True):
         planned, seeds = report.config.get("rounds", 0), report.config.get("seeds", 1)

@@ -171,8 +171,8 @@ def _metrics(comparison: Comparison, best: str) -> Table:
         Line(percent(row.density), list(map(_metric, runs, row.entries))) for row in comparison.rows
     ]
     winners = [
-        Line("winner", _densities(comparison, [run.sparsest_winner for run in runs])),
-        Line("strict", _densities(comparison, [run.sparsest_strict_winner for run in runs])),
+        Line("winner", _densities(comparison, [run.winner for run in runs])),
+        Line("strict", _densities(comparison, [run.strict_winner for run in runs])),
     ]
     names = _distinct(run.metric for run in runs)
     return Table(
@@ -190,7 +190,8 @@ def _legend(comparison: Comparison, best: str) -> str:
     if any(run.config["select_on"] == "valid" for run in runs):
         whose = "" if all(run.config["select_on"] == "valid" for run in runs) else " of the others"
         sentences.append(
-            f"Epochs and masks{whose} were chosen on validation; test is only reported."
+            f"Epochs and masks{whose} were chosen on validation, winners too; test is only "
+            "reported."
         )
     if several:
         sentences.append("±: standard deviation over seeds.")
@@ -202,7 +203,7 @@ def _legend(comparison: Comparison, best: str) -> str:
         sentences.append(
             f"*: wins, being as good as dense (tolerance {' or '.join(tolerances)}) and better than"
             f" popularity{seeds}; **: strictly, its best epoch being no later than dense's as well."
-            " winner, strict: density of the sparsest such ticket."
+            " winner, strict: density of the ticket that is named."
         )
     if any(entry.best for entry in entries):
         sentences.append(f"{best}: highest of its row; whether by more than chance is not tested.")
@@ -268,7 +269,11 @@ def _metric(run: Run, result: RoundResult | None) -> Cell:
     text = f"{_fraction(result.test[run.metric])}{spread}"
     if not isinstance(result, Entry):
         return Cell(text)
-    return Cell(text, "**" if result.strict else "*" if result.wins else "", result.best)
+    return Cell(
+        text,
+        "**" if result.strict and run.dense_converged else "*" if result.wins else "",
+        result.best,
+    )
 
 
 def _densities(comparison: Comparison, winners: Sequence[Winner | None]) -> list[Cell]:

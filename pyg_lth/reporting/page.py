@@ -1,6 +1,7 @@
 """The page of a run: one HTML file that tells all to a reader who has nothing else."""
 
 import importlib.util
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +17,17 @@ from pyg_lth.results.text import (
     COLUMNS,
     caption,
     change,
-    conclusion,
+    headline,
     limits,
     percent,
     questions,
     refit,
+    remarks,
     score,
     subject,
     table_rows,
     title,
+    unconverged,
     why_none_wins,
 )
 
@@ -47,7 +50,7 @@ class Row(NamedTuple):
     Args:
         cells: The text under each of :data:`~pyg_lth.results.text.COLUMNS`.
         wins: Whether it is a ticket that wins.
-        mark: Of the sparsest winner in either reading.
+        mark: Of the winner in either reading.
     """
 
     cells: tuple[str, ...]
@@ -59,7 +62,7 @@ class File(NamedTuple):
     """A file for a reader to take.
 
     Args:
-        path: Where it is.
+        path: Where it is, from the folder above the run folder.
         content: What it holds.
         size: In bytes.
     """
@@ -79,6 +82,8 @@ class Side(NamedTuple):
         density: Of each group.
         dense: Each metric of each group under the dense model.
         metrics: The same under the ticket.
+        hit: The groups in which either of them has a hit, by index.
+        missed: The others.
     """
 
     name: str
@@ -87,6 +92,13 @@ class Side(NamedTuple):
     density: Means
     dense: dict[str, Means]
     metrics: dict[str, Means]
+    hit: list[int]
+    missed: list[int]
+
+    @property
+    def missed_names(self) -> str:
+        """Their numbers, counted from 1."""
+        return ", ".join(str(group + 1) for group in self.missed)
 
 
 class Picture(NamedTuple):
@@ -117,22 +129,27 @@ def to_html(folder: RunFolder, command: str | None = None) -> str:
     own = folder.of_seed(report.seeds[0]) if several else folder
     own_report = own.read_report() if several else report
     shown = subject(report)
-    # Where none wins, what became of the sparsest ticket.
-    round = shown.round if report.sparsest_winner else len(report.rounds)
+    named = report.winner or report.winner_by_validation
+    # Where there is none to name, what became of the sparsest ticket.
+    round = len(report.rounds) if named is None else shown.round
     analysed = [own_report.dense, *own_report.rounds][round]
     return _template().render(
         folder=folder.path.resolve(),
+        winner=report.winner,
+        strict_winner=report.strict_winner,
         report=report,
         results=[report.dense, *report.rounds],
-        conclusion=conclusion(report),
         refit=refit(report),
+        headline=headline(report),
+        more=_more(report),
+        warnings=list(_warnings(report)),
         title=title(report),
-        why=why_none_wins(report),
         questions=questions(report, _num_test_users(own)),
         limits=limits(report),
         shown=shown,
-        files=_files(own, shown),
-        snippet=_snippet(own, own_report, shown),
+        files=_files(folder, own, shown),
+        snippet=_snippet(folder, own, own_report, shown),
+        next_command=_next_command(folder, report, shown),
         command=command or _program(report),
         by_command=command is not None,
         columns=COLUMNS,
@@ -165,9 +182,35 @@ def _num_test_users(folder: RunFolder) -> int | None:
     return folder.read_users(0)["user"].numel()
 
 
+def _more(report: Report) -> list[str]:
+    """What belongs right under the headline."""
+    why = why_none_wins(report)
+    return [*([f"Why: {why}"] if why else []), *([" ".join(remarks(report))] * bool(report.rounds))]
+
+
+def _warnings(report: Report) -> Iterator[tuple[str, str]]:
+    """What a reader must know before any figure: a few loud words, and what they mean."""
+    if report.config["select_on"] == "test":
+        yield (
+            "SELECTED ON TEST.",
+            "Test chose the epochs and, through them, the masks, as in the authors' protocol: "
+            "every metric of this page is optimistic.",
+        )
+    if not report.dense_converged:
+        yield "DENSE HAD NOT CONVERGED.", unconverged(report)
+
+
+def _next_command(folder: RunFolder, report: Report, shown: RoundResult) -> str | None:
+    """The command that makes a file of the ticket; :obj:`None` where there is no ticket."""
+    if not shown.round:
+        return None
+    which = "--winner" if report.winner else f"--round {shown.round}"
+    return f"pyg-lth export {shlex.quote(folder.path.resolve().name)} {which}"
+
+
 def _rows(report: Report) -> list[Row]:
-    # The tolerant reading comes last: a round that is the sparsest in both has its mark.
-    readings = ((report.sparsest_strict_winner, "☆ "), (report.sparsest_winner, "★ "))
+    # The tolerant reading comes last: a round that is the winner in both has its mark.
+    readings = ((report.strict_winner, "☆ "), (report.winner, "★ "))
     marks = {str(winner.round): mark for winner, mark in readings if winner is not None}
     return [
         Row(cells, cells[-1] in ("yes", "strict"), marks.get(cells[0], ""))
@@ -179,13 +222,14 @@ def _round(folder: RunFolder, round: int) -> Path:
     return folder.path.resolve() / f"round-{round:03d}"
 
 
-def _files(folder: RunFolder, shown: RoundResult) -> list[File]:
+def _files(run: RunFolder, folder: RunFolder, shown: RoundResult) -> list[File]:
     """The mask and the table of a round, where they are still there."""
     mask, table = (
         _round(folder, shown.round) / name for name in ("mask.safetensors", "best.safetensors")
     )
+    above = run.path.resolve().parent
     return [
-        File(path, content, path.stat().st_size)
+        File(path.relative_to(above), content, path.stat().st_size)
         for path, content in (
             (mask, "tensor mask, true for an entry that remains"),
             (table, "tensor embedding.weight, the table at the best epoch, float32"),
@@ -194,16 +238,17 @@ def _files(folder: RunFolder, shown: RoundResult) -> list[File]:
     ]
 
 
-def _snippet(folder: RunFolder, report: Report, shown: RoundResult) -> str:
+def _snippet(run: RunFolder, folder: RunFolder, report: Report, shown: RoundResult) -> str:
     """Python that makes the embedding table of a round."""
     assert report.groups is not None
     users, items = (sum(side.nodes) for side in (report.groups.users, report.groups.items))
+    place = _round(folder, shown.round).relative_to(run.path.resolve().parent)
     lines = [
         "from pathlib import Path",
         "",
         "from safetensors.torch import load_file",
         "",
-        f"folder = Path({str(_round(folder, shown.round))!r})",
+        f"folder = Path({place.as_posix()!r})",
         'mask = load_file(folder / "mask.safetensors")["mask"]',
         'weight = load_file(folder / "best.safetensors")["embedding.weight"]',
         f"table = weight * mask  # shape [{users + items}, {report.config['dim']}]",
@@ -231,7 +276,7 @@ def _sides(report: Report, analysed: RoundResult) -> list[Side]:
     groups, dense, found = report.groups, report.dense.analysis, analysed.analysis
     assert groups is not None and dense is not None and found is not None
     return [
-        Side(
+        _side(
             "user",
             groups.users,
             found.empty_users,
@@ -239,7 +284,7 @@ def _sides(report: Report, analysed: RoundResult) -> list[Side]:
             dense.metrics_by_user_group,
             found.metrics_by_user_group,
         ),
-        Side(
+        _side(
             "item",
             groups.items,
             found.empty_items,
@@ -248,6 +293,23 @@ def _sides(report: Report, analysed: RoundResult) -> list[Side]:
             found.metrics_by_item_group,
         ),
     ]
+
+
+def _side(
+    name: str,
+    sizes: GroupSizes,
+    empty: float,
+    density: Means,
+    dense: dict[str, Means],
+    metrics: dict[str, Means],
+) -> Side:
+    hit = [
+        group
+        for group in range(len(density))
+        if any(values[group] for found in (dense, metrics) for values in found.values())
+    ]
+    missed = [group for group in range(len(density)) if group not in hit]
+    return Side(name, sizes, empty, density, dense, metrics, hit, missed)
 
 
 def _pictures(folder: RunFolder, report: Report, analysed: RoundResult) -> Iterator[Picture]:

@@ -105,7 +105,7 @@ def figures(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, "Figure"]:
     be as good as the dense model, against density. ``density_by_group``: density of the degree
     groups in a handful of rounds; of several runs, a figure each, ``density_by_group-LABEL``.
     ``learning``: the metric that chooses epochs against epochs, of a handful of rounds; of several
-    runs, of the sparsest winner each. A figure that would be empty, such as those against density
+    runs, of the winner each. A figure that would be empty, such as those against density
     of a dense training, is left out. Of several seeds, the last two show the first one.
 
     Args:
@@ -243,7 +243,7 @@ def _metric_figure(runs: Sequence[_Run]) -> "Figure":
     _density_axis(axes)
     axes.set_ylabel(f"Test {metric}")
     for run in runs if len(runs) == 1 else ():
-        if winner := _sparsest_winner(run.report):
+        if winner := _winner(run.report):
             place = winner.density, winner.test[metric]
             text = _percent(winner.density)
             axes.annotate(text, place, (0, 9), textcoords="offset points", ha="center", fontsize=7)
@@ -332,7 +332,7 @@ def _learning_figure(runs: Sequence[_Run]) -> "Figure":
     axes.set_ylabel(f"{split} {runs[0].report.metric}")
     heading = "Marked at the best epoch"
     if len(runs) > 1:
-        heading = "Dense models and sparsest winners, marked at the best epoch"
+        heading = "Dense models and winners, marked at the best epoch"
     elif runs[0].first.rounds:
         heading = "Remaining parameters, marked at the best epoch\n(filled: wins, hollow: does not)"
     return _with_legend(figure, axes.get_lines(), heading)
@@ -355,7 +355,7 @@ def _of_several(runs: Sequence[_Run]) -> Iterator[tuple[_Run, RoundResult, str, 
         label = "dense" if same else f"{run.label}, dense" if run.first.rounds else run.label
         yield run, run.first.dense, label, style
     for run, linestyle in zip(runs, cycle(LINES), strict=False):
-        if winner := _sparsest_winner(run.first):
+        if winner := _winner(run.first):
             style = {"color": run.color, "linestyle": linestyle, "marker": run.marker}
             yield run, winner, f"{run.label}, {_percent(winner.density)}", style
 
@@ -369,17 +369,17 @@ def _curve(run: _Run, round: int) -> tuple[list[int], list[float]]:
 
 
 def _handful(report: Report) -> list[Ticket]:
-    """A handful of rounds from first to last, and the sparsest winner."""
+    """A handful of rounds from first to last, and the winner."""
     last = len(report.rounds) - 1
     indices = {round(last * step / (HANDFUL - 1)) for step in range(HANDFUL)}
-    winner = _sparsest_winner(report)
+    winner = _winner(report)
     return [
         ticket for index, ticket in enumerate(report.rounds) if index in indices or ticket == winner
     ]
 
 
-def _sparsest_winner(report: Report) -> Ticket | None:
-    winner = report.sparsest_winner
+def _winner(report: Report) -> Ticket | None:
+    winner = report.winner
     return next((t for t in report.rounds if winner and t.round == winner.round), None)
 
 
@@ -401,12 +401,12 @@ def _draw_tickets(axes: "Axes", run: _Run, values: Sequence[float]) -> None:
     axes.plot(density, values, color=run.color, label=run.label)
     x, y = np.array(density[1:]), np.array(values[1:])
     wins = np.array([ticket.wins for ticket in rounds], dtype=bool)
-    sparsest = np.array([ticket == _sparsest_winner(run.report) for ticket in rounds], dtype=bool)
+    sparsest = np.array([ticket == _winner(run.report) for ticket in rounds], dtype=bool)
     hollow = {"markerfacecolor": "white"}
     for label, among, style in (("wins", wins, {}), ("does not win", ~wins, hollow)):
         points: dict[str, Any] = {"linestyle": "none", "marker": run.marker, **style}
         axes.plot(x[among], y[among], color=run.color, label=f"{run.label}: {label}", **points)
-    label = f"{run.label}: sparsest winner"
+    label = f"{run.label}: winner"
     axes.plot(x[sparsest], y[sparsest], color=run.color, label=label, **RING)
 
 
@@ -454,7 +454,7 @@ def _legend_of_runs(runs: Sequence[_Run]) -> list["Artist"]:
 
     handles: list[Artist] = []
     for run in runs if several else ():
-        winner = _sparsest_winner(run.report)
+        winner = _winner(run.report)
         label = f"{run.label}, wins to {_percent(winner.density)}" if winner else run.label
         linestyle = "-" if run.report.rounds else "--"
         handles.append(handle(label, color=run.color, marker=run.marker, linestyle=linestyle))
@@ -463,8 +463,8 @@ def _legend_of_runs(runs: Sequence[_Run]) -> list["Artist"]:
         handles.append(handle("wins", **point))
     if False in verdicts:
         handles.append(handle("does not win", **point, markerfacecolor="white"))
-    if any(run.report.sparsest_winner for run in runs):
-        handles.append(handle("sparsest winner", **RING))
+    if any(run.report.winner for run in runs):
+        handles.append(handle("winner", **RING))
     return handles
 
 

@@ -158,6 +158,10 @@ class RunFolder:
         self._write(path, html.encode())
         return path
 
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of what was found out about the run later."""
+        self._write(self.path / name, text.encode())
+
     def write_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Write ``epochs.jsonl``."""
         self._write_lines(self.path / "epochs.jsonl", records, exclude_none=True)

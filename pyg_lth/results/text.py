@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from pyg_lth.config import SplitName
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import ALPHA, Difference
-from pyg_lth.results.report import Report, RoundResult, Ticket, Winner
+from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
 
 # What stands where there is no figure.
 NOTHING = "–"
@@ -65,7 +66,16 @@ COLUMNS = (
 )
 
 # What a narrow display can do without, the least needed first.
-DISPENSABLE = ("remaining", "seconds", "p", "to dense", "ndcg")
+DISPENSABLE = (
+    "remaining",
+    "seconds",
+    "p",
+    "to dense",
+    "ndcg",
+    "95% interval",
+    "epochs",
+    "vs dense",
+)
 
 
 def table_rows(report: Report) -> list[tuple[str, ...]]:
@@ -99,7 +109,7 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
             "vs dense": against_dense(ticket.test),
             "95% interval": interval(ticket.difference, ".."),
             "p": "<0.001" if ticket.p_adjusted < 0.0005 else f"{ticket.p_adjusted:.3f}",
-            "wins": "strict" if ticket.strict else "yes" if ticket.wins else "no",
+            "wins": _verdict(report, ticket),
         }
 
     test = report.popularity.test
@@ -118,13 +128,21 @@ def decides(report: Report) -> str:
     return report.metric.partition("@")[0].replace("ndcg", "NDCG")
 
 
+def _verdict(report: Report, ticket: Ticket) -> str:
+    if not ticket.wins:
+        return "no"
+    return "strict" if ticket.strict and report.dense_converged else "yes"
+
+
 def caption(report: Report) -> str:
     """The text under the table: how epochs were chosen, and what the columns mean."""
     k, split, name = report.config["topk"], report.config["select_on"], decides(report)
     if split == "test":
         chosen = "Epochs and masks were SELECTED ON TEST (the authors' protocol): optimistic."
     else:
-        chosen = "Epochs and masks were chosen on validation; test is only reported."
+        chosen = (
+            "Epochs and masks were chosen on validation, the winner too; test is only reported."
+        )
     text = f"{chosen} Recall and NDCG at {k}, on test"
     if len(report.seeds) > 1:
         text += f", means ± standard deviations over {len(report.seeds)} seeds"
@@ -149,11 +167,36 @@ def caption(report: Report) -> str:
         text += " One seed: what another would give is not known."
     else:
         text += " Interval and p speak of other users, not of other seeds."
-    return text
+    return " ".join(filter(None, [text, _how_chosen(report), unconverged(report)]))
 
 
-def conclusion(report: Report) -> str:
-    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
+def _how_chosen(report: Report) -> str:
+    """How the winner was named."""
+    if report.chosen_on == "test":
+        return "There is no validation part, so test, which judges, names the winner too."
+    return (
+        "The winner is the sparsest ticket that holds on validation (no worse there than dense less"
+        " the tolerance, and better than popularity); test is looked at once for it, so its own p"
+        " is not adjusted. What the table says of the other tickets chose nothing."
+    )
+
+
+def unconverged(report: Report) -> str:
+    """That the dense model had not converged, and what follows; empty where it had."""
+    if report.dense_converged:
+        return ""
+    seeds = report.unconverged_seeds or []
+    of = f" of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if len(seeds) else ""
+    return (
+        f"The dense model{of if len(report.seeds) > 1 else ''} was stopped at max_epochs"
+        f" ({report.config['max_epochs']}) before its patience had run out"
+        f" ({_epochs(report.dense)}): it had not converged, and trained longer it may be better. So"
+        " whether a ticket wins in the strict reading is not said."
+    )
+
+
+def headline(report: Report) -> str:
+    """The verdict in a line: which ticket wins, by how much and how sure."""
     planned = report.config.get("rounds", 0)
     if not planned:
         return "Dense training only: there are no tickets to judge."
@@ -164,15 +207,55 @@ def conclusion(report: Report) -> str:
         unfinished = f" ({so_far} so far)"
     else:
         unfinished = ""
-    winner, strict = report.sparsest_winner, report.sparsest_strict_winner
-    if winner is None:
+    if report.winner is None:
         return f"No ticket wins{unfinished}."
-    text = f"Sparsest winning ticket: {_describe(report, winner)}{unfinished}."
-    if strict is None:
-        return f"{text} None wins in the strict reading."
-    if strict == winner:
-        return f"{text} It wins in the strict reading too."
-    return f"{text} In the strict reading: {_describe(report, strict)}."
+    return f"Sparsest winning ticket: {_describe(report, report.winner)}{unfinished}."
+
+
+def remarks(report: Report) -> list[str]:
+    """What belongs to the headline: who chose the winner, the strict reading, other winners."""
+    if not report.rounds:
+        return []
+    winner, strict, chosen = report.winner, report.strict_winner, report.winner_by_validation
+    found = []
+    if winner is not None and chosen is not None:
+        found.append(
+            f"Validation chose it, and test was looked at once for it: {_p(chosen.p_value)}."
+        )
+    elif winner is not None:
+        found.append("Test itself chose it: there is no validation part.")
+    elif chosen is not None:
+        described = _describe(report, chosen)
+        found.append(f"Validation chose {described}: on test, looked at once, it does not win.")
+    on_test = report.sparsest_winner
+    if report.chosen_on == "valid" and on_test is not None and on_test.round != _round(chosen):
+        found.append(
+            f"On test the sparsest that wins is round {on_test.round} ({percent(on_test.density)}),"
+            " but test chooses nothing."
+        )
+    if not report.dense_converged:
+        found.append(
+            "Strict verdicts are withheld: the dense model was stopped at max_epochs and had not"
+            " converged."
+        )
+    elif winner is None:
+        pass
+    elif strict is None:
+        found.append("None wins in the strict reading.")
+    elif strict.round == winner.round:
+        found.append("It wins in the strict reading too.")
+    else:
+        found.append(f"In the strict reading: {_describe(report, strict)}.")
+    return found
+
+
+def conclusion(report: Report) -> str:
+    """What a reader wants first: which ticket wins, by how much, how sure, and where it is."""
+    return " ".join([headline(report), *remarks(report)])
+
+
+def _round(winner: Winner | None) -> int | None:
+    return None if winner is None else winner.round
 
 
 def _describe(report: Report, winner: Winner) -> str:
@@ -254,11 +337,12 @@ def questions(report: Report, num_users: int | None) -> dict[str, list[str]]:
 def subject(report: Report) -> RoundResult:
     """The round that a reader wants to know of.
 
-    It is the sparsest winner; where none wins, the ticket of the best metric; where there is no
-    ticket, the dense model.
+    It is the winner; where none wins, the ticket that validation chose; where it chose none, the
+    ticket of the best metric; where there is no ticket, the dense model.
     """
-    if report.sparsest_winner is not None:
-        return report.ticket(report.sparsest_winner)
+    named = report.winner or report.winner_by_validation
+    if named is not None:
+        return report.ticket(named)
     return max(report.rounds, key=lambda ticket: ticket.test[report.metric], default=report.dense)
 
 
@@ -288,28 +372,39 @@ def limits(report: Report) -> list[str]:
         found.append(
             f"p is adjusted for all {len(report.rounds)} rounds, the interval of a round is not."
         )
+    if not report.dense_converged:
+        found.append("The dense model had not converged: trained longer it may be the better one.")
     return found
 
 
 def why_none_wins(report: Report) -> str:
     """Why no ticket wins, in one paragraph; empty where one does or there is none."""
-    if report.sparsest_winner is not None or not report.rounds:
+    if report.winner is not None or not report.rounds:
         return ""
+    if report.sparsest_winner is None:
+        return _reasons(report, "test")
+    if report.winner_by_validation is None:
+        return f"On validation, which names the winner, {_reasons(report, 'valid')}"
+    return _why_not_the_chosen(report, report.ticket(report.winner_by_validation))
+
+
+def _reasons(report: Report, split: SplitName) -> str:
+    """What is wrong with how many tickets."""
     metric, tickets = report.metric, report.rounds
-    dense, popular = report.dense.test[metric], report.popularity.test[metric]
+    scores = [(getattr(ticket, split) or {}).get(metric, 0.0) for ticket in tickets]
+    dense, popular = (getattr(one, split)[metric] for one in (report.dense, report.popularity))
     lowest = dense * (1 - report.config["tolerance"])
-    worse = [ticket for ticket in tickets if ticket.test[metric] < lowest]
-    unpopular = [ticket for ticket in tickets if ticket.test[metric] <= popular]
-    rest = [ticket for ticket in tickets if ticket not in worse and ticket not in unpopular]
+    worse, unpopular = ([s < lowest for s in scores], [s <= popular for s in scores])
+    rest = [not (one or other) for one, other in zip(worse, unpopular, strict=True)]
     reasons = [
         (worse, f"{metric} below {score(lowest)}, {_floor(report)}"),
         (unpopular, f"{metric} not above that of the ranking by popularity, {score(popular)}"),
         (rest, f"as good, but not beyond chance (p of {ALPHA:g} or more)"),
     ]
     text = "; ".join(
-        f"{reason}: {len(found)} of {count(len(tickets), 'ticket')}"
+        f"{reason}: {sum(found)} of {count(len(tickets), 'ticket')}"
         for found, reason in reasons
-        if found
+        if any(found)
     )
     text += "."
     if dense <= popular:
@@ -317,22 +412,54 @@ def why_none_wins(report: Report) -> str:
     return text
 
 
+def _why_not_the_chosen(report: Report, ticket: Ticket) -> str:
+    """Why the ticket that validation chose does not win on test, where another would have."""
+    metric = report.metric
+    value, popular = ticket.test[metric], report.popularity.test[metric]
+    lowest = report.dense.test[metric] * (1 - report.config["tolerance"])
+    if value < lowest:
+        reason = f"{metric} {score(value)} is below {score(lowest)}, {_floor(report)}"
+    elif value <= popular:
+        reason = f"{metric} {score(value)} is not above popularity's {score(popular)}"
+    else:
+        reason = f"as good, but not beyond chance ({_p(ticket.difference.p_value)})"
+    return (
+        f"the sparsest ticket that holds on validation, round {ticket.round}, does not win on test:"
+        f" {reason}. Test is looked at once, so no other round takes its place."
+    )
+
+
 def _which(report: Report) -> Iterator[str]:
-    ticket, strict = subject(report), report.sparsest_strict_winner
+    ticket, strict = subject(report), report.strict_winner
     if not isinstance(ticket, Ticket):
         yield "None: there are no tickets" + (" yet." if report.config.get("rounds") else ".")
         return
-    if report.sparsest_winner is None:
-        yield f"None. The best of them: {_place(report, ticket)}."
+    if report.winner is None:
+        which = "What validation chose" if report.winner_by_validation else "The best of them"
+        yield f"None. {which}: {_place(report, ticket)}."
         return
     yield f"{_place(report, ticket).capitalize()}."
-    if strict is None:
+    if report.chosen_on == "test":
+        yield "Test itself chose it: there is no validation part."
+    else:
+        yield (
+            f"It is the sparsest that holds on validation: {report.metric} there "
+            f"{_on_validation(report, ticket)}, dense's {_on_validation(report, report.dense)}, "
+            f"popularity's {_on_validation(report, report.popularity)}."
+        )
+    if not report.dense_converged:
+        yield unconverged(report)
+    elif strict is None:
         yield "In the strict reading (best epoch no later than dense's): none."
-    elif strict == report.sparsest_winner:
+    elif strict.round == ticket.round:
         yield "The same in the strict reading: its best epoch came no later than dense's."
     else:
         place = _place(report, report.ticket(strict))
         yield f"In the strict reading (best epoch no later than dense's): {place}."
+
+
+def _on_validation(report: Report, result: RoundResult | Popularity) -> str:
+    return score(None if result.valid is None else result.valid[report.metric])
 
 
 def _by_how_much(report: Report) -> Iterator[str]:
@@ -383,10 +510,13 @@ def _against_what(report: Report) -> Iterator[str]:
 def _how_sure(report: Report, num_users: int | None) -> Iterator[str]:
     several = len(report.seeds) > 1
     for reading, ticket in _tickets(report):
-        yield (
-            f"{reading}{_ends(ticket.difference)}; {_p(ticket.p_adjusted)}, adjusted by "
-            f"Holm for {count(len(report.rounds), 'round')}."
-        )
+        if report.winner_by_validation is None:
+            value = ticket.p_adjusted
+            adjusted = f"adjusted by Holm for {count(len(report.rounds), 'round')}"
+        else:
+            value = ticket.difference.p_value
+            adjusted = "not adjusted, since validation chose the ticket"
+        yield f"{reading}{_ends(ticket.difference)}; {_p(value)}, {adjusted}."
     if report.rounds:
         yield (
             f"p is that of a one-sided test against {report.metric} at most {_floor(report)}: the "
@@ -405,10 +535,10 @@ def _how_sure(report: Report, num_users: int | None) -> Iterator[str]:
 
 def _tickets(report: Report) -> Iterator[tuple[str, Ticket]]:
     """The subject and, where it is another, the winner of the strict reading."""
-    ticket, strict = subject(report), report.sparsest_strict_winner
+    ticket, strict = subject(report), report.strict_winner
     if isinstance(ticket, Ticket):
         yield "", ticket
-    if strict is not None and strict != report.sparsest_winner:
+    if strict is not None and strict.round != ticket.round:
         yield f"Strict reading, round {strict.round}: ", report.ticket(strict)
 
 

@@ -1,7 +1,7 @@
 """A ticket from a finished round of a run: what its mask left, with all that answering needs."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -55,7 +55,7 @@ def build_ticket(
     Args:
         run: The run folder.
         data: The graph that the run was made with.
-        round: The round, 0 for the dense model; the sparsest winner by default.
+        round: The round, 0 for the dense model; the winner by default.
         seed: Of a run of several seeds, which; the first by default.
         store: For a backbone that propagates ``ego`` (its table and the graph, the default),
             ``final`` (the propagated table) or ``pruned`` (that table with its largest entries
@@ -88,7 +88,7 @@ def build_ticket(
     round = _round(folder, round)
     folder = _of_seed(folder, seed)
     settings = folder.read_config()
-    split = _split(folder, data, settings)
+    split = split_of_run(folder, data)
     mask, weight = _read(folder, round)
     config = TrainConfig(
         **{name: settings[name] for name in TrainConfig.model_fields if name in settings}
@@ -172,12 +172,12 @@ def _round(folder: RunFolder, round: int | None) -> int:
     report = folder.read_report()
     if "rounds" not in report.config:
         return 0
-    if report.sparsest_winner is None:
+    if report.winner is None:
         raise InputError(
             f"no ticket of {folder.path} wins: name a round from 0 to {len(report.rounds)} with "
             "`round`"
         )
-    return report.sparsest_winner.round
+    return report.winner.round
 
 
 def _of_seed(folder: RunFolder, seed: int | None) -> RunFolder:
@@ -188,9 +188,17 @@ def _of_seed(folder: RunFolder, seed: int | None) -> RunFolder:
     return folder if len(seeds) == 1 else folder.of_seed(seeds[0] if seed is None else seed)
 
 
-def _split(folder: RunFolder, data: HeteroData, settings: Mapping[str, Any]) -> InteractionSplit:
-    """The interactions as the run split them."""
-    split = InteractionSplit.from_data(data)
+def split_of_run(folder: RunFolder, data: HeteroData) -> InteractionSplit:
+    """The interactions as a run of one seed split them.
+
+    Args:
+        folder: The run.
+        data: The graph that it was made with.
+
+    Raises:
+        InputError: If it is another graph.
+    """
+    settings, split = folder.read_config(), InteractionSplit.from_data(data)
     if split.fingerprint() != folder.read_environment().get("graph"):
         raise InputError(f"the graph is not the one that {folder.path} was made with")
     if settings["select_on"] == "valid" and split.valid is None:

@@ -4,7 +4,17 @@ from pyg_lth import PruneConfig, Report, TrainConfig
 from pyg_lth.evaluation.degree_groups import Groups, GroupSizes
 from pyg_lth.evaluation.significance import Difference
 from pyg_lth.results.report import Popularity, RoundResult
-from pyg_lth.results.text import change, limits, questions, subject, why_none_wins
+from pyg_lth.results.text import (
+    caption,
+    change,
+    conclusion,
+    headline,
+    limits,
+    questions,
+    subject,
+    table_rows,
+    why_none_wins,
+)
 
 GROUPS = Groups(
     users=GroupSizes(nodes=[60], interactions=[300]),
@@ -141,14 +151,14 @@ def test_that_some_seed_was_never_as_good_is_said():
 
 def test_how_sure_is_interval_p_seeds_and_users():
     text = answer(build(result(1, 0.5, p_value=0.0234), tolerance=0.02), SURE)
-    assert "95% interval -5.0% to +10.0%; p = 0.023, adjusted by Holm for 1 round." in text
+    assert "95% interval -5.0% to +10.0%; p = 0.023, not adjusted, since validation chose" in text
     assert "dense's less the tolerance (0.02)" in text
     assert "1 seed. 500 users of test." in text
     assert "users of test" not in answer(build(result(1, 0.5)), SURE, num_users=None)
 
 
 def test_a_tiny_p_is_not_called_zero():
-    assert "p < 0.001, adjusted" in answer(build(result(1, 0.5, p_value=1e-9)), SURE)
+    assert "p < 0.001, not adjusted" in answer(build(result(1, 0.5, p_value=1e-9)), SURE)
 
 
 def test_p_decides_with_several_seeds_only():
@@ -211,3 +221,81 @@ def test_without_tickets_the_answers_speak_of_dense():
 )
 def test_a_change_is_relative_and_absent_where_there_is_none(value, base, said):
     assert change(value, base) == said
+
+
+def with_valid(result, recall):
+    return result.model_copy(update={"valid": metrics(recall)})
+
+
+def test_where_test_names_the_winner_its_p_is_adjusted_and_it_is_said():
+    report = build(result(1, 0.5, p_value=0.01), result(2, 0.3), select_on="test")
+    assert "p = 0.020, adjusted by Holm for 2 rounds." in answer(report, SURE)
+    assert "Test itself chose it: there is no validation part." in answer(report, WHICH)
+    assert "Test itself chose it" in conclusion(report)
+    assert "test, which judges, names the winner too" in caption(report)
+
+
+def test_the_winner_of_validation_is_told_with_its_figures_there():
+    report = build(result(1, 0.5), with_valid(result(2, 0.45), 0.3))
+    # Round 2 would win on test, which chooses nothing.
+    assert headline(report).startswith("Sparsest winning ticket: round 1, which keeps 50.00%")
+    assert "On test the sparsest that wins is round 2 (25.00%)" in conclusion(report)
+    assert (
+        "the sparsest that holds on validation: recall@20 there 0.5000, dense's 0.4000, "
+        "popularity's 0.1000." in answer(report, WHICH)
+    )
+    assert "names the winner" not in caption(report)
+    assert "test is looked at once for it" in caption(report)
+
+
+def test_a_choice_that_does_not_hold_on_test_is_told_and_why():
+    report = build(result(1, 0.5), with_valid(result(2, 0.3), 0.5))
+    assert headline(report) == "No ticket wins."
+    assert "Validation chose round 2, which keeps 25.00% of the entries" in conclusion(report)
+    assert "on test, looked at once, it does not win" in conclusion(report)
+    assert why_none_wins(report) == (
+        "the sparsest ticket that holds on validation, round 2, does not win on test: recall@20 "
+        "0.3000 is below 0.4000, dense's. Test is looked at once, so no other round takes its "
+        "place."
+    )
+    assert subject(report).round == 2
+    assert answer(report, WHICH).startswith("None. What validation chose: round 2 of 2")
+
+
+def test_where_none_holds_on_validation_the_reasons_are_those_there():
+    report = build(with_valid(result(1, 0.5), 0.3))
+    assert why_none_wins(report) == (
+        "On validation, which names the winner, recall@20 below 0.4000, dense's: 1 of 1 ticket."
+    )
+
+
+def test_a_dense_model_that_had_not_converged_is_named_wherever_strict_would_be():
+    report = build(result(1, 0.5), max_epochs=20, patience=3, eval_every=5)
+    said = "was stopped at max_epochs"
+    assert f"The dense model {said} (20) before its patience had run out (best epoch 10 of 20" in (
+        caption(report)
+    )
+    assert said in answer(report, WHICH) and said in conclusion(report)
+    assert "It wins in the strict reading" not in conclusion(report)
+    assert "had not converged" in " ".join(limits(report))
+    (row,) = (row for row in table_rows(report) if row[0] == "1")
+    assert row[-1] == "yes"
+    converged = build(result(1, 0.5), max_epochs=20, patience=2, eval_every=5)
+    assert said not in caption(converged)
+    assert "It wins in the strict reading too." in conclusion(converged)
+
+
+def test_a_strict_verdict_of_an_older_release_is_not_shown_where_dense_had_not_converged():
+    report = build(result(1, 0.5), max_epochs=20, patience=3, eval_every=5)
+    old = report.model_copy(
+        update={
+            "unconverged_seeds": None,
+            "rounds": [report.rounds[0].model_copy(update={"strict": True})],
+        }
+    )
+    assert table_rows(old)[-1][-1] == "yes"
+
+
+def test_the_seeds_that_had_not_converged_are_named():
+    report = over_seeds(result(1, 0.5, p_value=0.01), max_epochs=20, patience=3, eval_every=5)
+    assert "The dense model of seeds 0, 1, 2 was stopped at max_epochs (20)" in caption(report)
