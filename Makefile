@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test torture lint scatter browser help-pages docs bench clean
+DIST ?= dist
+
+.PHONY: demo test wheel torture lint scatter browser help-pages docs bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
@@ -16,6 +18,19 @@ test: $(VENV)/developing
 
 torture: $(VENV)/developing
 	$(BIN)/pytest -m torture
+# One wheel for this platform and all versions of Python: the kernels are called by ctypes, so nothing
+# in them is of Python, nor is their name to be. OpenMP stays torch's own.
+wheel: $(VENV)/developing
+	rm -rf build $(DIST)/wheel
+	$(BIN)/python -m build --wheel --no-isolation --outdir $(DIST)/wheel
+	$(BIN)/python -m wheel unpack --dest $(DIST)/wheel $(DIST)/wheel/*.whl
+	rm $(DIST)/wheel/*.whl
+	mv $(DIST)/wheel/*/pyg_lth/kernels/compiled.*.so $$(echo $(DIST)/wheel/*/pyg_lth/kernels)/compiled.abi3.so
+	$(BIN)/python -m wheel pack --dest-dir $(DIST)/wheel $(DIST)/wheel/pyg_lth-*/
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --exclude libgomp.so.1 --wheel-dir $(DIST)/wheel/repaired $(DIST)/wheel/*.whl
+	$(BIN)/python -m wheel tags --remove --python-tag py3 --abi-tag none $(DIST)/wheel/repaired/*.whl
+	mv $(DIST)/wheel/repaired/*.whl $(DIST)
+	rm -rf $(DIST)/wheel build
 
 lint: $(VENV)/developing
 	$(BIN)/ruff check .

