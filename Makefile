@@ -18,6 +18,7 @@ test: $(VENV)/developing
 
 torture: $(VENV)/developing
 	$(BIN)/pytest -m torture
+
 # One wheel for this platform and all versions of Python: the kernels are called by ctypes, so nothing
 # in them is of Python, nor is their name to be. OpenMP stays torch's own.
 wheel: $(VENV)/developing

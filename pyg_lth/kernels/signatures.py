@@ -157,6 +157,14 @@ SIGNATURES: dict[str, Signature] = {
         "start": _int32("num_rows + 1"),
         "sorted": _int32("parts", "size"),
     },
+    "softmax_rows": {
+        "scores": _float32("num_rows", "size"),
+        "num_rows": int,
+        "size": int,
+        "own": _float32("num_rows"),
+        "loss": _float32("num_rows"),
+        "own_slope": _float32("num_rows"),
+    },
     "rank_items": {
         "users": _float32("num_users", "dim"),
         "user_norm": _float32("num_users"),
