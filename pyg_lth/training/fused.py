@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from pyg_lth import kernels
 
-# Users whose scores against all shared negatives are at work at once, so that they stay in the cache
-# from one matrix product to the next.
+# Users whose scores against all shared negatives are at work at once, so that these stay in the
+# cache from one matrix product to the next.
 USERS_AT_ONCE = 256
 
 # Takes the scores of some users against the shared negatives and against an item of their own.
@@ -29,13 +29,17 @@ def applies(rows: Tensor) -> bool:
 
 
 def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature: float) -> Tensor:
-    """As :func:`pyg_lth.training.losses.sampled_softmax`, equal to rounding.
+    r"""Softmax over each user's item and negatives that the whole batch shares.
+
+    .. math::
+        -\frac{1}{B} \sum_b \ln \frac{e^{\cos(u_b, i_b) / τ}}
+        {e^{\cos(u_b, i_b) / τ} + \sum_{j=1}^m e^{\cos(u_b, s_j) / τ}}
 
     Args:
         user: Embeddings of the users, shape ``[B, dim]``, float.
         positive: Embeddings of an item of each, shape ``[B, dim]``, float.
         shared: Embeddings of the negatives, shape ``[m, dim]``, float.
-        temperature: Divides the cosines.
+        temperature: Divides the cosines, :math:`τ`.
 
     Returns:
         The loss, a scalar that can be differentiated once.
@@ -50,14 +54,18 @@ def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature:
 
 
 def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: float) -> Tensor:
-    """As :func:`pyg_lth.training.losses.ccl`, equal to rounding.
+    r"""Cosine contrastive loss, against negatives that the whole batch shares.
+
+    .. math::
+        \frac{1}{B} \sum_b \Big(1 - \cos(u_b, i_b)
+        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\Big)
 
     Args:
         user: Embeddings of the users, shape ``[B, dim]``, float.
         positive: Embeddings of an item of each, shape ``[B, dim]``, float.
         shared: Embeddings of the negatives, shape ``[m, dim]``, float.
-        margin: The cosine from which a negative counts.
-        weight: Of the negatives.
+        margin: The cosine from which a negative counts, :math:`γ`.
+        weight: Of the negatives, :math:`w`.
 
     Returns:
         The loss, a scalar that can be differentiated once.
