@@ -1,6 +1,7 @@
 """The normalised adjacency matrix: built once, multiplied fast, forward and backward."""
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,6 +24,9 @@ COLUMNS_AT_ONCE = 32
 
 # Edges between the one that the native product adds and the one whose row it already fetches.
 AHEAD = 64
+
+# Columns that the native product holds in a register.
+LANES = 16
 
 # As many nodes can be counted in int32.
 MOST_NODES = 2**31
@@ -108,6 +112,20 @@ class Propagation:
         out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, place)  # type: ignore[no-untyped-call]
         return out, ego
 
+    def among(self, living: Tensor) -> "Propagation":
+        """Return the same, quicker for a table of which many rows are empty, such as a ticket's.
+
+        Of :meth:`combine_layers_at` the first product then leaves out what comes from empty rows,
+        and the last one of the backward pass what would go to them: they get no gradient but that
+        of their own place in the batch. Everything else is the same, bit for bit.
+
+        Args:
+            living: Which rows of ``x`` are not all zeros, bool, shape ``[N]``.
+        """
+        among = copy.copy(self)
+        among._matrix = self._matrix.among(living)
+        return among
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_nodes={self.num_nodes}, backend={self.backend!r})"
 
@@ -121,6 +139,18 @@ class Matrix:
 
     def __init__(self, product: Callable[[Tensor], Tensor]):
         self.product = product
+
+    def product_with_table(self, x: Tensor) -> Tensor:
+        """The product with a table that may have empty rows."""
+        return self.product(x)
+
+    def product_for_table(self, x: Tensor) -> Tensor:
+        """The product at those rows that such a table has, zeros or anything at the others."""
+        return self.product(x)
+
+    def among(self, living: Tensor) -> "Matrix":
+        """The same matrix for a table of which only these rows are not empty."""
+        return self
 
     def product_at(self, nodes: Tensor, x: Tensor) -> Tensor:
         """Rows ``nodes`` of the product with ``x``."""
@@ -167,8 +197,9 @@ class _PolynomialAt(torch.autograd.Function):
 
         def combine(x: Tensor) -> Tensor:
             out = x.index_select(0, nodes).mul_(alpha[0])
+            product = matrix.product_with_table
             for weight in alpha[1:-1]:
-                x = matrix.product(x)
+                x, product = product(x), matrix.product
                 out.addcmul_(x.index_select(0, nodes), weight)
             return out.addcmul_(matrix.product_at(nodes, x), alpha[-1])
 
@@ -185,8 +216,11 @@ class _PolynomialAt(torch.autograd.Function):
 
         def combine(grad_out: Tensor, grad_ego: Tensor) -> Tensor:
             grad = matrix.product_from(nodes, grad_out * alpha[-1], ctx.num_nodes)
-            for weight in alpha[1:-1].flip(0):
+            for weight in alpha[2:-1].flip(0):
                 grad = matrix.product(grad.index_add_(0, nodes, grad_out * weight))
+            if alpha.numel() > 2:
+                grad.index_add_(0, nodes, grad_out * alpha[1])
+                grad = matrix.product_for_table(grad)
             return grad.index_add_(0, nodes, grad_ego.addcmul(grad_out, alpha[0]))
 
         if place is not None:
@@ -219,18 +253,48 @@ class _Native(Matrix):
             )
         # Half the index traffic of int64.
         self._layout = (rowptr, F.pad(col.int(), (0, AHEAD)), weight)
+        self._with_table = self._for_table = self._layout
+
+    def among(self, living: Tensor) -> "_Native":
+        if living.all():
+            return self
+        among = copy.copy(self)
+        rowptr, col, weight = self._layout
+        col = col[: weight.numel()]
+        row = torch.arange(rowptr.numel() - 1).repeat_interleave(rowptr.diff())
+        among._with_table, among._for_table = (
+            (
+                cumsum(torch.bincount(row[kept], minlength=living.numel())),
+                F.pad(col[kept], (0, AHEAD)),
+                weight[kept],
+            )
+            for kept in (living[col], living[row])
+        )
+        return among
 
     def product(self, x: Tensor) -> Tensor:
-        return self._gather(None, x, torch.empty_like(x))
+        return self._gather(self._layout, None, x, torch.empty_like(x))
+
+    def product_with_table(self, x: Tensor) -> Tensor:
+        # What does not fill a register is rounded after some edges and not after others, so that
+        # leaving out a zero would show in the last bit.
+        layout = self._layout if x.size(1) % LANES else self._with_table
+        return self._gather(layout, None, x, torch.empty_like(x))
+
+    def product_for_table(self, x: Tensor) -> Tensor:
+        return self._gather(self._for_table, None, x, torch.empty_like(x))
 
     def product_at(self, nodes: Tensor, x: Tensor) -> Tensor:
-        return self._gather(nodes.contiguous(), x, x.new_empty(nodes.numel(), x.size(1)))
+        out = x.new_empty(nodes.numel(), x.size(1))
+        return self._gather(self._layout, nodes.contiguous(), x, out)
 
-    def _gather(self, nodes: Tensor | None, x: Tensor, out: Tensor) -> Tensor:
-        num_nodes = self._layout[0].numel() - 1
+    def _gather(
+        self, layout: tuple[Tensor, ...], nodes: Tensor | None, x: Tensor, out: Tensor
+    ) -> Tensor:
+        num_nodes = layout[0].numel() - 1
         if x.size(0) != num_nodes:
             raise ValueError(f"x has {x.size(0)} rows for a graph of {num_nodes} nodes")
-        kernels.call("gather", *self._layout, nodes, out.size(0), x, x.size(1), AHEAD, out)
+        kernels.call("gather", *layout, nodes, out.size(0), x, x.size(1), AHEAD, out)
         return out
 
     def product_from(self, nodes: Tensor, rows: Tensor, num_nodes: int) -> Tensor:

@@ -61,6 +61,10 @@ class Training:
 
     def _build_update(self, mask: Mask) -> Update:
         config, propagation = self.problem.config, self.problem.propagation
+        # A backbone with a lookup of its own may propagate something else than the table.
+        looks_up_the_table = getattr(type(self._model), "lookup", None) is LightGCN.lookup
+        if propagation is not None and self._remask is None and looks_up_the_table:
+            propagation = propagation.among(mask.table.any(dim=1).to(self.problem.device))
         return build_update(self._model, mask, propagation, config.lr, self._others)
 
     @property

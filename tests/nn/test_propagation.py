@@ -310,3 +310,24 @@ def test_nodes_that_come_twice_need_not_be_known(joint_edges, backend):
         results.append((out, x.grad))
     for known, unknown in zip(*results, strict=True):
         torch.testing.assert_close(unknown, known)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_empty_rows_are_left_out_without_changing_a_bit(joint_edges, backend, num_layers, share):
+    living = torch.rand(90) < share
+    whole = Propagation(joint_edges(50, 40, 300, seed=0), 90, backend)
+    alpha, nodes = torch.rand(num_layers + 1), torch.randint(90, (60,))
+    table, grads = torch.randn(90, 40) * living[:, None], torch.randn(2, 60, 40)
+
+    def run(propagation):
+        x = table.clone().requires_grad_()
+        outs = propagation.combine_layers_at(nodes, x, alpha)
+        torch.autograd.backward(outs, list(grads))
+        return *outs, x.grad[living]
+
+    for part, right in zip(run(whole.among(living)), run(whole), strict=True):
+        assert torch.equal(part, right)
+    # What is propagated whole is not thought to have empty rows.
+    full = torch.randn(90, 3)
+    assert torch.equal(whole.among(living) @ full, whole @ full)

@@ -10,6 +10,7 @@ from pyg_lth import InputError, Mask, TrainConfig, kernels
 from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import TABLE, build_backbone
+from pyg_lth.nn.propagation import Propagation
 from pyg_lth.pruning.masks import MaskedWeight
 from pyg_lth.training import losses, optimizers
 from pyg_lth.training.problem import Problem
@@ -442,3 +443,29 @@ def test_only_a_backbone_with_layers_gets_an_adjacency(
 ):
     problem = prepare(small_graph, quick_config(model=model))
     assert (problem.propagation is not None) == has_adjacency
+
+
+def test_steps_under_a_mask_with_empty_rows_are_the_same_bits_as_without_leaving_them_out(
+    taste_graph, monkeypatch
+):
+    problem = prepare(taste_graph, TrainConfig(dim=24, batch_size=64, lr=0.01))
+    initial = problem.initialize()
+    mask = Mask((torch.rand(initial.shape) < 0.5) & (torch.rand(len(initial), 1) < 0.3))
+    batches = list(problem.sampler.epoch(torch.Generator().manual_seed(0)))[:12]
+    found = []
+    for among in (Propagation.among, lambda self, living: self):
+        monkeypatch.setattr(Propagation, "among", among)
+        training = Training(problem, initial, mask, round=1)
+        lost = [training.step(batch) for batch in batches]
+        found.append([*lost, *training.tensors().values()])
+    for part, right in zip(*found, strict=True):
+        assert torch.equal(part, right)
+
+
+def test_a_mask_that_moves_leaves_no_row_out(problem):
+    initial = problem.initialize()
+    half = Mask((torch.arange(len(initial)) % 2 == 0)[:, None].expand(initial.shape).contiguous())
+    training = Training(problem, initial, half, round=1, remask=lambda weight, mask, epoch: mask)
+    training._change_mask(Mask.ones(*initial.shape))
+    training.step(next(problem.sampler.epoch(torch.Generator())))
+    assert training.model.embedding.weight.abs().sum(dim=1).count_nonzero() == len(initial)
