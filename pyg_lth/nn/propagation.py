@@ -197,7 +197,7 @@ class _PolynomialAt(torch.autograd.Function):
 
         def combine(x: Tensor) -> Tensor:
             out = x.index_select(0, nodes).mul_(alpha[0])
-            product = matrix.product_with_table
+            product: Callable[[Tensor], Tensor] = matrix.product_with_table
             for weight in alpha[1:-1]:
                 x, product = product(x), matrix.product
                 out.addcmul_(x.index_select(0, nodes), weight)

@@ -138,4 +138,5 @@ def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 def _through_length(gradient: Tensor, unit: Tensor, length: Tensor) -> Tensor:
     """The gradient by rows from that by the unit rows, which it overwrites."""
     along = (gradient * unit).sum(dim=1, keepdim=True)
-    return gradient.addcmul_(unit, along, value=-1).div_(length)
+    gradient.addcmul_(unit, along, value=-1).div_(length)
+    return gradient

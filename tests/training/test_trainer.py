@@ -450,7 +450,8 @@ def test_steps_under_a_mask_with_empty_rows_are_the_same_bits_as_without_leaving
 ):
     problem = prepare(taste_graph, TrainConfig(dim=24, batch_size=64, lr=0.01))
     initial = problem.initialize()
-    mask = Mask((torch.rand(initial.shape) < 0.5) & (torch.rand(len(initial), 1) < 0.3))
+    shape = initial[TABLE].shape
+    mask = Mask((torch.rand(shape) < 0.5) & (torch.rand(shape[0], 1) < 0.3))
     batches = list(problem.sampler.epoch(torch.Generator().manual_seed(0)))[:12]
     found = []
     for among in (Propagation.among, lambda self, living: self):
@@ -464,8 +465,9 @@ def test_steps_under_a_mask_with_empty_rows_are_the_same_bits_as_without_leaving
 
 def test_a_mask_that_moves_leaves_no_row_out(problem):
     initial = problem.initialize()
-    half = Mask((torch.arange(len(initial)) % 2 == 0)[:, None].expand(initial.shape).contiguous())
+    shape = initial[TABLE].shape
+    half = Mask((torch.arange(shape[0]) % 2 == 0)[:, None].expand(shape).contiguous())
     training = Training(problem, initial, half, round=1, remask=lambda weight, mask, epoch: mask)
-    training._change_mask(Mask.ones(*initial.shape))
+    training._change_mask(Mask.ones(*shape))
     training.step(next(problem.sampler.epoch(torch.Generator())))
-    assert training.model.embedding.weight.abs().sum(dim=1).count_nonzero() == len(initial)
+    assert training.model.embedding.weight.abs().sum(dim=1).count_nonzero() == shape[0]
