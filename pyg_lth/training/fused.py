@@ -119,7 +119,8 @@ class _SharedNegatives(torch.autograd.Function):
             *(_through_length(g, *unit) for g, unit in zip(gradients, units, strict=True))
         )
         ctx.size = own.numel()
-        return total / ctx.size
+        loss: Tensor = total / ctx.size
+        return loss
 
     @staticmethod
     @once_differentiable
