@@ -1,4 +1,4 @@
-"""The one exception for what a user can put right."""
+"""The exceptions for what a user can put right, and the warning for what a user should know."""
 
 
 class InputError(ValueError):
@@ -16,3 +16,11 @@ class InputError(ValueError):
         ...     print(error)
         the graph needs node types 'user' and 'item' and edge type ('user', 'rates', 'item'); ...
     """
+
+
+class FolderInUse(InputError):
+    """A run folder that another process owns; the command line exits with code 3."""
+
+
+class RunWarning(UserWarning):
+    """What a user should know of a run: what was damaged and is done again, or was not checked."""

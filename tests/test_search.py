@@ -368,7 +368,7 @@ def test_a_run_folder_holds_the_files_of_the_design_and_no_others(
     find_tickets(small_graph, quick_config(rounds=2), run_dir=tmp_path, checkpoint_seconds=0)
     assert files(tmp_path) - {"state/lock"} == {
         *("config.json", "environment.json", "rounds.jsonl", "epochs.jsonl"),
-        *("report.json", "report.md", "theta0.safetensors"),
+        *("report.json", "report.md", "theta0.safetensors", "checksums.txt"),
         *(
             f"round-{round:03d}/{name}"
             for round in range(3)

@@ -53,6 +53,7 @@ class Rounds:
         self._folder = folder
         self._masks = masks
         self._callback = callback
+        self._published = 0
         self._checkpoint_seconds = checkpoint_seconds
         self._interrupted = interrupted
         self._evaluate_test = (
@@ -72,28 +73,38 @@ class Rounds:
         self._initial = initial
         self._popularity = self._rank_by_popularity()
         self._callback.on_popularity(self._popularity)
-        self._results = self._folder.read_results()
-        self._epochs = self._folder.read_epochs(len(self._results))
-        for result in self._results:
-            self._callback.on_round_end(result)
+        self._results: list[RoundResult] = []
         rounds = self._config.rounds if isinstance(self._config, PruneConfig) else 0
         self._search = self._begin_search()
         self._ended = self._folder.read_ended()
-        for round in range(len(self._results), rounds + 1):
-            if self._ended is not None:
+        done = [self._folder.read_result(round) for round in range(rounds + 1)]
+        # What is known of the epochs before, until the first training here begins.
+        self._epochs: list[EpochRecord] | None = [
+            record
+            for record in self._folder.read_epochs(rounds + 1)
+            if done[record.round] is not None
+        ]
+        for round, kept in enumerate(done):
+            if kept is None and self._ended is not None:
                 break
             try:
-                self._results.append(self._run_round(round))
+                self._results.append(kept or self._run_round(round))
             except OutOfReach as reason:
                 self._ended = str(reason)
             else:
                 self._callback.on_round_end(self._results[-1])
+            if kept is not None:
+                continue
             # torch's parametrizations stand in a circle with their tables, which only the
             # collector frees, and which it may leave for many rounds.
             gc.collect()
-            self._publish()
+            if _is_worth_a_report(len(self._results), self._published):
+                self._publish()
+        if None in done[: len(self._results)]:
+            # A round that was done again comes before those that were kept.
+            records = self._folder.read_epochs(rounds + 1)
+            self._folder.write_epochs(sorted(records, key=lambda r: (r.round, r.epoch)))
         self._folder.tidy()
-        # Once more, for a run that ended between its last round and the report.
         return self._publish()
 
     def refit(self, rounds: Sequence[int]) -> list[RoundResult]:
@@ -177,8 +188,7 @@ class Rounds:
             **({} if round == 0 else self._against_dense(training, test)),
             analysis=self._analyse(training.best_mask, ranked),
         )
-        self._epochs += training.progress.history
-        self._folder.write_epochs(self._epochs)
+        self._note_epochs(training)
         users = {"user": self._evaluate_test.users, **test}
         self._folder.write_round(result, training.best_mask, training.best_weights, users)
         return result
@@ -244,6 +254,12 @@ class Rounds:
         folder: RunFolder,
     ) -> None:
         folder.restore_state(training, stage)
+        if stage == "training" and folder is self._folder:
+            self._noted = len(training.progress.history)
+            if self._epochs is not None:
+                # A process that was killed may have noted more than it kept of the training.
+                folder.write_epochs([*self._epochs, *training.progress.history])
+                self._epochs = None
         begin(training, training.mask)
         self._last_checkpoint = time.monotonic()
 
@@ -252,6 +268,10 @@ class Rounds:
             self._callback.on_epoch(record)
 
         training.run(on_epoch, lambda: self._after_step(training, stage, folder))
+
+    def _note_epochs(self, training: Training) -> None:
+        self._folder.add_epochs(training.progress.history[self._noted :])
+        self._noted = len(training.progress.history)
 
     def _keep_what_survivors_restart_from(self, training: Training) -> None:
         config, progress = self._config, training.progress
@@ -263,7 +283,7 @@ class Rounds:
         interrupted = self._interrupted()
         if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
             if stage == "training" and folder is self._folder:
-                folder.write_epochs([*self._epochs, *training.progress.history])
+                self._note_epochs(training)
             folder.write_state(training, stage)
             self._last_checkpoint = time.monotonic()
         if interrupted:
@@ -288,4 +308,10 @@ class Rounds:
         config, groups = self._config.model_dump(), self._analyse.groups
         report = Report.of_seed(config, groups, self._popularity, self._results, self._ended)
         self._folder.write_report(report)
+        self._published = len(self._results)
         return report
+
+
+def _is_worth_a_report(rounds: int, published: int) -> bool:
+    """Whether to write a report: of ever more rounds ever less often, for it holds them all."""
+    return rounds <= 32 or rounds >= 1.25 * published

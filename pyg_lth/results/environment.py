@@ -28,6 +28,36 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def differences(begun: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Hold what is here against where a run was begun.
+
+    Args:
+        begun: What :func:`describe_environment` said then.
+
+    Returns:
+        What forbids to continue the run here, and what may only change its last digits.
+    """
+    here = describe_environment()
+    then, now = begun.get("packages", {}), here["packages"]
+    refused = [
+        f"{name} {then[name]}, and here is {now[name]}"
+        for name in now
+        # Runs of older releases of this package are continued as they were begun.
+        if name != "pyg-lth" and name in then and _release(then[name]) != _release(now[name])
+    ]
+    told = [
+        f"{name} {begun[key]}, and goes on with {here[key]}"
+        for name, key in (("threads", "threads"), ("GPU", "gpu"), ("kernels", "native_kernels"))
+        if key in begun and begun[key] != here[key]
+    ]
+    return refused, told
+
+
+def _release(version: str) -> str:
+    """A version without what tells builds apart, such as for a GPU."""
+    return str(version).partition("+")[0]
+
+
 def check_backends() -> dict[str, str]:
     """Try every propagation backend on a small graph, on the GPU where there is one.
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,11 +13,14 @@ import safetensors.torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
+from pyg_lth import files
 from pyg_lth.config import completed
-from pyg_lth.errors import InputError
+from pyg_lth.errors import FolderInUse, InputError, RunWarning
 from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.results.environment import describe_environment
+from pyg_lth.results.checksums import NAME as CHECKSUMS
+from pyg_lth.results.checksums import Checksums, Damaged
+from pyg_lth.results.environment import describe_environment, differences
 from pyg_lth.results.report import Report, RoundResult
 from pyg_lth.results.text import to_markdown
 from pyg_lth.training.progress import EpochRecord, Progress
@@ -27,6 +30,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # The training of a round, or one that only finds a mask.
 Stage = Literal["training", "auxiliary"]
+
+# The files at the top of the folder; those below are known by their folders.
+OF_A_RUN = (
+    *("config.json", "environment.json", "report.json", "report.md", "rounds.jsonl"),
+    *("epochs.jsonl", "theta0.safetensors", "late.safetensors"),
+)
 
 MASK = "mask"
 
@@ -45,20 +54,26 @@ class RunFolder:
             "auxiliary": _auxiliary_file(self.path / "state"),
         }
         self._lock = filelock.FileLock(self.path / "state" / "lock")
+        self._checksums = Checksums(self.path)
 
     def __enter__(self) -> "RunFolder":
         """Own the folder until the block ends or the process does.
 
         Raises:
-            InputError: If another process owns it.
+            FolderInUse: If another process owns it.
+            InputError: If it cannot be made.
         """
-        (self.path / "state").mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise InputError(
-                f"{self.path} is in use by another process: wait for it, or choose another folder"
-            ) from None
+        with files.writing(self.path / "state"):
+            (self.path / "state").mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except filelock.Timeout:
+                raise FolderInUse(
+                    f"{self.path} is in use by another process: wait for it, or choose another "
+                    "folder"
+                ) from None
+        # Another process may have written in the meantime.
+        self._checksums = Checksums(self.path)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -80,22 +95,125 @@ class RunFolder:
         if not resume:
             if kept.exists():
                 raise InputError(
-                    f"{self.path} already holds a run: continue it with `resume`, or choose another "
-                    "`run_dir`"
+                    f"{self.path} already holds a run: continue it with `resume`, or choose "
+                    "another `run_dir`"
                 )
             environment = {"graph": fingerprint, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
             self._write_json(kept, config)
             return
-        if completed(self.read_config()) != config:
-            raise InputError(
-                f"{kept} holds other settings than those given: leave them out to resume"
+        self._restore_config(config)
+        try:
+            found = completed(self.read_config())
+        except ValidationError as error:
+            raise InputError(f"{kept} is damaged: {error.errors()[0]['msg']}") from None
+        if found != config:
+            names = [key for key in sorted({*found, *config}) if found.get(key) != config.get(key)]
+            unlike = ", ".join(
+                f"`{name}` is {found.get(name)} there and {config.get(name)} here" for name in names
             )
-        if self.read_environment().get("graph") != fingerprint:
+            raise InputError(
+                f"{kept} holds other settings than those given ({unlike}): leave them out to resume"
+            )
+        environment = self.read_environment()
+        if environment.get("graph") != fingerprint:
             raise InputError(
                 f"the graph is not the one that {self.path} was begun with: bring that one back, "
                 "or begin a new run"
             )
+        refused, told = differences(environment)
+        if refused:
+            raise InputError(
+                f"{self.path} was begun with {refused[0]}: what comes next would not go with what "
+                "is there; install that version, or begin a new run"
+            )
+        for difference in told:
+            _warn(f"{self.path} was begun with {difference}: figures may differ in the last digits")
+        self._repair()
+        if self.of_refit().path.exists():
+            self.of_refit()._repair()
+
+    def _restore_config(self, config: dict[str, Any]) -> None:
+        """Write ``config.json`` again if it is damaged and the report has the same settings."""
+        path = self.path / "config.json"
+        try:
+            self._checksums.read(path)
+        except Damaged:
+            if self._read_json(self.path / "report.json").get("config") != config:
+                raise
+            self._write_json(path, config)
+            _warn(f"{path} was damaged: it is written again with the settings of report.json")
+
+    def _repair(self) -> None:
+        """Take away what is damaged, so that it is done again."""
+        for path in self.path.rglob(files.TEMPORARY):
+            path.unlink()
+        damaged = {error.path: error for error in self._damaged()}
+        for path, error in damaged.items():
+            name = path.relative_to(self.path).as_posix()
+            if name in ("config.json", "environment.json", CHECKSUMS):
+                raise error
+            if name == "epochs.jsonl" and path.exists():
+                path.replace(path.with_name("epochs.jsonl.damaged"))
+            _warn(str(error).replace("`resume`", "--resume") + " (this is done now)")
+            self._checksums.remove(path)
+            if path.name == "late.safetensors":
+                (self._round(0) / "result.json").unlink(missing_ok=True)
+            if path.parent.name.startswith("round-"):
+                # Without its result a round is not done.
+                self._checksums.remove(path.parent / "result.json")
+
+    def check(self) -> list[Damaged]:
+        """Hold every file against its checksum.
+
+        A file that is older than checksums is only read.
+
+        Returns:
+            What is wrong, a file each.
+
+        Raises:
+            InputError: If the folder holds no run.
+        """
+        if not self.begun and not (self.path / "report.json").exists():
+            raise InputError(f"{self.path} holds no run: there is no config.json in it")
+        refit = self.of_refit()
+        return [*self._damaged(), *(refit._damaged() if refit.path.exists() else [])]
+
+    def _damaged(self) -> list[Damaged]:
+        found: list[Damaged] = []
+        try:
+            for path in self._checksums.missing():
+                finished = (path.parent / "result.json").exists()
+                if path.parent == self.path or finished or path.name == "result.json":
+                    found.append(Damaged(path, "it is missing", self._checksums.remedy(path)))
+        except Damaged as error:
+            return [error]
+        for path in self.files():
+            try:
+                self._check(path)
+            except Damaged as error:
+                found.append(error)
+            except InputError as error:
+                found.append(Damaged(path, str(error), self._checksums.remedy(path)))
+        return found
+
+    def _check(self, path: Path) -> None:
+        content = self._checksums.read(path)
+        if path.suffix == ".safetensors":
+            with self._readable(path):
+                safetensors.torch.load(content)
+        elif path.suffix == ".json":
+            files.parse_json(content, path)
+
+    def files(self) -> list[Path]:
+        """The files of the run that have checksums, or would if they were not older."""
+        own = [path for path in self.path.iterdir() if path.name in OF_A_RUN]
+        below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
+        return sorted(path for path in [*own, *below] if not path.name.startswith("."))
+
+    def unchecked(self) -> list[Path]:
+        """Those of them that are older than checksums."""
+        return [path for path in self.files() if not self._checksums.has(path)]
 
     @property
     def begun(self) -> bool:
@@ -139,7 +257,15 @@ class RunFolder:
                 f"{self.path} has no report yet, its dense round is not done: wait for it, or "
                 "continue it with `resume`"
             )
-        return _parse(Report, path.read_bytes(), path)
+        report = _parse(Report, self._checksums.read(path), path)
+        if not self._checksums.has(path):
+            _warn(f"{self.path} is older than checksums: its files are read unchecked")
+        done = 1 + len(report.rounds)
+        if report.groups is None or not self._has_round(done):
+            return report
+        # It is not written after every round of many.
+        results = [report.dense, *report.rounds, *self._results_from(done)]
+        return Report.of_seed(report.config, report.groups, report.popularity, results)
 
     def read_ended(self) -> str | None:
         """Why the run ended before its last round, :obj:`None` where it did not."""
@@ -149,13 +275,13 @@ class RunFolder:
         """Write ``report.json``, ``report.md`` and ``rounds.jsonl``."""
         rounds = [report.dense, *report.rounds]
         self._write_lines(self.path / "rounds.jsonl", rounds)
-        self._write(self.path / "report.md", to_markdown(report).encode())
+        self._write(self.path / "report.md", to_markdown(report).encode(errors="backslashreplace"))
         self._write(self.path / "report.json", report.to_json().encode())
 
     def write_page(self, html: str, path: str | Path | None = None) -> Path:
         """Write the page of the run, ``report.html`` unless told otherwise; return its path."""
         path = self.path / "report.html" if path is None else Path(path)
-        self._write(path, html.encode())
+        files.write(path, html.encode(errors="backslashreplace"))
         return path
 
     def write_text(self, name: str, text: str) -> None:
@@ -163,25 +289,43 @@ class RunFolder:
         self._write(self.path / name, text.encode())
 
     def write_epochs(self, records: Iterable[EpochRecord]) -> None:
-        """Write ``epochs.jsonl``."""
-        self._write_lines(self.path / "epochs.jsonl", records, exclude_none=True)
+        """Write ``epochs.jsonl`` anew, unless it holds just these records."""
+        path, content = self.path / "epochs.jsonl", _lines(records, exclude_none=True)
+        if not path.exists() or path.read_bytes() != content:
+            self._write(path, content)
+
+    def add_epochs(self, records: Sequence[EpochRecord]) -> None:
+        """Add records to ``epochs.jsonl``."""
+        if records:
+            content = _lines(records, exclude_none=True)
+            self._checksums.append(self.path / "epochs.jsonl", content)
 
     def read_epochs(self, rounds: int) -> list[EpochRecord]:
         """The records of the first ``rounds`` rounds."""
         path = self.path / "epochs.jsonl"
-        if not path.exists():
+        if not path.exists() and not self._checksums.expects(path):
             return []
-        records = [_parse(EpochRecord, line, path) for line in path.read_bytes().splitlines()]
+        lines = self._checksums.read(path).splitlines()
+        records = [_parse(EpochRecord, line, path) for line in lines]
         return [record for record in records if record.round < rounds]
 
     def write_initial(self, weights: Weights) -> None:
-        """Write θ₀."""
-        self._write_tensors(self.path / "theta0.safetensors", weights)
+        """Write θ₀.
+
+        Raises:
+            Damaged: If it was there before, and was another.
+        """
+        path = self.path / "theta0.safetensors"
+        content = _tensors(weights)
+        if self._checksums.has(path) and not self._checksums.knows(path, content):
+            remedy = "bring it back from a copy, or begin a new run: the rounds so far remain"
+            raise Damaged(path, "it is lost, and what is drawn here is another", remedy)
+        self._write(path, content)
 
     def read_initial(self) -> Weights | None:
         """θ₀, or :obj:`None` before it is drawn."""
         path = self.path / "theta0.safetensors"
-        return self._read_tensors(path) if path.exists() else None
+        return self._read_weights(path) if path.exists() else None
 
     def write_late(self, weights: Weights) -> None:
         """Write what late rewinding restarts from."""
@@ -189,7 +333,7 @@ class RunFolder:
 
     def read_late(self) -> Weights:
         """What late rewinding restarts from."""
-        return self._read_tensors(self.path / "late.safetensors")
+        return self._read_weights(self.path / "late.safetensors")
 
     def write_auxiliary(self, round: int, weight: Tensor, seconds: float, mask: Mask) -> None:
         """Write what an auxiliary training came to, what it cost in seconds, and its mask."""
@@ -203,9 +347,9 @@ class RunFolder:
     def read_auxiliary(self, round: int) -> tuple[Mask, Tensor, float]:
         """Mask, table and seconds, as :meth:`write_auxiliary` wrote them."""
         path = self._auxiliary(round)
-        with _readable(path), safetensors.safe_open(path, "pt") as file:
-            seconds = float((file.metadata() or {})["seconds"])
         tensors = self._read_tensors(path)
+        with self._readable(path), safetensors.safe_open(path, "pt") as file:
+            seconds = float((file.metadata() or {})["seconds"])
         # Older code kept no mask, since it was that of the round itself.
         mask = Mask(tensors[MASK]) if MASK in tensors else self.read_round(round)[0]
         return mask, tensors[TABLE], seconds
@@ -229,25 +373,32 @@ class RunFolder:
 
     def read_results(self) -> list[RoundResult]:
         """The results of the finished rounds, in order."""
-        results: list[RoundResult] = []
-        while (result := self.read_result(len(results))) is not None:
-            results.append(result)
-        return results
+        return list(self._results_from(0))
 
     def read_result(self, round: int) -> RoundResult | None:
-        """The result of a round, :obj:`None` before it is finished."""
+        """The result of a round, :obj:`None` where it is not finished."""
         path = self._round(round) / "result.json"
-        return _parse(RoundResult, path.read_bytes(), path) if path.exists() else None
+        if not path.exists():
+            return None
+        return _parse(RoundResult, self._checksums.read(path), path)
+
+    def _results_from(self, first: int) -> Iterator[RoundResult]:
+        while (result := self.read_result(first)) is not None:
+            yield result
+            first += 1
+
+    def _has_round(self, round: int) -> bool:
+        return (self._round(round) / "result.json").exists()
 
     def read_round(self, round: int) -> tuple[Mask, Tensor]:
         """Mask and best table of a finished round."""
         folder = self._round(round)
-        table = self._read_tensors(folder / "mask.safetensors")[MASK]
+        table = self._read_tensor(folder / "mask.safetensors", MASK)
         return Mask(table), self.read_weights(round)[TABLE]
 
     def read_weights(self, round: int) -> Weights:
         """The best parameters of a finished round, by their names in the model."""
-        return self._read_tensors(self._round(round) / "best.safetensors")
+        return self._read_weights(self._round(round) / "best.safetensors")
 
     def read_users(self, round: int) -> dict[str, Tensor]:
         """The users of test, and each metric of each of them in a finished round."""
@@ -263,16 +414,18 @@ class RunFolder:
         path = self._states[stage]
         if not path.exists():
             return
-        with _readable(path), safetensors.safe_open(path, "pt") as file:
+        tensors = self._read_tensors(path)
+        with self._readable(path), safetensors.safe_open(path, "pt") as file:
             kept = _parse(Progress, (file.metadata() or {})["progress"], path)
         if kept.round == training.progress.round:
-            training.restore(self._read_tensors(path), kept)
+            with self._readable(path):
+                training.restore(tensors, kept)
 
     def tidy(self) -> None:
         """Remove what only a run that goes on needs: its states, and files half written."""
         for path in self._states.values():
-            path.unlink(missing_ok=True)
-        for path in self.path.rglob(".*.tmp"):
+            self._checksums.remove(path)
+        for path in self.path.rglob(files.TEMPORARY):
             path.unlink()
 
     def _round(self, round: int) -> Path:
@@ -282,58 +435,67 @@ class RunFolder:
         return _auxiliary_file(self._round(round))
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        if not path.exists():
+        if not path.exists() and not self._checksums.expects(path):
             raise InputError(f"{self.path} holds no run: there is no {path.name} in it")
-        try:
-            content = json.loads(path.read_text())
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged: {error}") from None
-        if not isinstance(content, dict):
-            raise InputError(f"{path} is damaged: it holds no JSON object")
-        return content
+        return files.parse_json(self._checksums.read(path), path)
+
+    def _read_weights(self, path: Path) -> Weights:
+        weights = self._read_tensors(path)
+        with self._readable(path):
+            return {TABLE: weights[TABLE], **weights}
+
+    def _read_tensor(self, path: Path, name: str) -> Tensor:
+        tensors = self._read_tensors(path)
+        with self._readable(path):
+            return tensors[name]
 
     def _read_tensors(self, path: Path) -> dict[str, Tensor]:
-        with _readable(path):
-            tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+        with self._readable(path):
+            tensors: dict[str, Tensor] = safetensors.torch.load(self._checksums.read(path))
         return tensors
+
+    @contextlib.contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        """Tell what is no file of tensors, or has not those that it should have."""
+        try:
+            yield
+        except (safetensors.SafetensorError, KeyError, RuntimeError, TypeError) as error:
+            reason = f"it cannot be used ({error})"
+            raise Damaged(path, reason, self._checksums.remedy(path)) from None
 
     def _write_tensors(
         self, path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
     ) -> None:
-        whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        self._write(path, safetensors.torch.save(whole, header))
+        self._write(path, _tensors(tensors, header))
 
     def _write_json(self, path: Path, content: dict[str, Any]) -> None:
         self._write(path, json.dumps(content, indent=2).encode() + b"\n")
 
-    def _write_lines(
-        self, path: Path, records: Iterable[BaseModel], exclude_none: bool = False
-    ) -> None:
-        lines = (record.model_dump_json(exclude_none=exclude_none) + "\n" for record in records)
-        self._write(path, "".join(lines).encode())
+    def _write_lines(self, path: Path, records: Iterable[BaseModel]) -> None:
+        self._write(path, _lines(records))
 
     def _write(self, path: Path, content: bytes) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        self._checksums.write(path, content)
+
+
+def _lines(records: Iterable[BaseModel], exclude_none: bool = False) -> bytes:
+    lines = (record.model_dump_json(exclude_none=exclude_none) + "\n" for record in records)
+    return "".join(lines).encode()
+
+
+def _tensors(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
+    whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(whole, header)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RunWarning, stacklevel=3)
 
 
 def _auxiliary_file(folder: Path) -> Path:
     """Where an auxiliary training is kept; a run begun by older code goes on under its old name."""
     old = folder / "scout.safetensors"
     return old if old.exists() else folder / "auxiliary.safetensors"
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (safetensors.SafetensorError, KeyError, FileNotFoundError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}): begin a new run") from None
 
 
 def _parse(model: type[Model], text: str | bytes, path: Path) -> Model:

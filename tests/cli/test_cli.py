@@ -70,6 +70,7 @@ def test_prune_prints_a_report_and_keeps_it(run):
     assert "\x1b" not in out + err
     names = {path.name for path in Path("kept").iterdir()}
     assert names == {
+        "checksums.txt",
         "config.json",
         "environment.json",
         "epochs.jsonl",

@@ -5,7 +5,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from pyg_lth.tickets.files import replacing
+from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pyg_lth.errors import InputError
-from pyg_lth.tickets.files import replacing
+from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
 
 WEIGHTS = "model.safetensors"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse
 
-from pyg_lth.tickets.files import replacing
+from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from pyg_lth.errors import InputError
-from pyg_lth.tickets.files import replacing
+from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
 
 # Of 2022: what reads ONNX at all reads these.

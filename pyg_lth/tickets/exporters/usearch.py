@@ -6,7 +6,7 @@ import numpy as np
 from usearch.index import Index
 
 from pyg_lth.errors import InputError
-from pyg_lth.tickets.files import replacing
+from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
 
 
