@@ -1,6 +1,8 @@
 """The command line: parses, calls one library function, shows."""
 
 import sys
+import tempfile
+import traceback
 import warnings
 from typing import Any
 
@@ -16,11 +18,13 @@ from pyg_lth.cli.plot import plot
 from pyg_lth.cli.prune import prune, train
 from pyg_lth.cli.recommend import recommend
 from pyg_lth.cli.report import report
+from pyg_lth.cli.runs import runs
 from pyg_lth.cli.serve import serve
 from pyg_lth.cli.settings import InOrder, in_flags
+from pyg_lth.cli.streams import unbreakable_output
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.datasets import DatasetError
-from pyg_lth.errors import InputError
+from pyg_lth.errors import IN_USE, FolderInUse, InputError, printable
 
 
 @click.group(
@@ -50,6 +54,7 @@ for command in (
     inspect,
     recommend,
     serve,
+    runs,
     datasets,
     doctor,
 ):
@@ -59,26 +64,50 @@ for command in (
 def main() -> None:
     """Run the command line.
 
-    The exit code is 0 (done), 1 (a run of a sweep failed), 2 (bad usage or input) or 130 (Ctrl-C).
+    The exit code is 0 (done), 1 (a run of a sweep failed, or something that nobody foresaw), 2 (bad
+    usage or input), 3 (another process has the run folder) or 130 (Ctrl-C).
     """
+    with unbreakable_output():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
     runtime.tune()
     # A plugin that cannot be used is one line, without the place in this package that noticed.
     warnings.showwarning = _show_warning
     try:
-        code = cli.main(prog_name="pyg-lth", standalone_mode=False)
+        code: int | None = cli.main(prog_name="pyg-lth", standalone_mode=False)
+        return code or 0
     except click.ClickException as error:
-        code = _fail(error.format_message())
+        return _fail(error.format_message())
     except click.Abort:
-        code = 130
+        return 130
+    except FolderInUse as error:
+        _fail(str(error))
+        return IN_USE
     except (InputError, DatasetError, OSError) as error:
-        code = _fail(str(error))
-    sys.exit(code)
+        return _fail(str(error))
+    except Exception as error:
+        return _apologise(error)
+
+
+def _apologise(error: Exception) -> int:
+    """Say where the traceback is of what no one foresaw."""
+    file, name = tempfile.mkstemp(prefix="pyg-lth-", suffix=".txt")
+    with open(file, "w", errors="backslashreplace") as traceback_file:  # noqa: PTH123
+        traceback.print_exception(error, file=traceback_file)
+    _fail(
+        f"sorry, this is a fault of pyg-lth ({type(error).__name__}: {error}); please report it "
+        f"with the traceback in {name}"
+    )
+    return 1
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    click.echo(f"Warning: {' '.join(str(message).split())}", err=True)
+    click.echo(f"Warning: {in_flags(printable(' '.join(str(message).split())))}", err=True)
 
 
 def _fail(message: str) -> int:
-    click.echo(f"Error: {in_flags(' '.join(message.split()))}", err=True)
+    click.echo(f"Error: {in_flags(printable(' '.join(message.split())))}", err=True)
     return 2

@@ -2,14 +2,15 @@
 
 import functools
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from pyg_lth.cli.children import command_line
 from pyg_lth.cli.datasets import opened
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
 from pyg_lth.config import BEFORE, PRESETS, PresetName
@@ -108,6 +109,13 @@ def _run(
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Continue with: pyg-lth {command} --resume {folder}", err=True)
         click.get_current_context().exit(130)
+    except Exception as error:
+        # What was refused before it began needs no such advice.
+        unforeseen = not isinstance(error, InputError) or isinstance(error.__cause__, OSError)
+        if unforeseen and (folder / "config.json").exists():
+            again = shlex.join(["pyg-lth", command, "--resume", str(folder)])
+            click.echo(f"What is done is kept. Continue with: {again}", err=True)
+        raise
     if as_json:
         click.echo(report.to_json(), nl=False)
     else:
@@ -133,7 +141,7 @@ def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
     commands = [
         Command(
             folder.name,
-            [sys.executable, "-m", "pyg_lth.cli", "prune", "--resume", str(folder)],
+            command_line("prune", "--resume", str(folder)),
         )
         for folder in folders
     ]
@@ -153,6 +161,9 @@ def _settings_of(
 ) -> TrainSettings | PruneSettings:
     """Settings of the run to resume, which no flag may change."""
     extra = [name for name, value in flags.items() if value is not None]
+    source = click.get_current_context().get_parameter_source("preset")
+    if source is ParameterSource.COMMANDLINE:
+        extra.append("preset")
     if out or file or extra:
         name = extra[0] if extra else "out" if out else "config"
         raise InputError(f"{flag(name)} does not go with --resume: a run keeps its own settings")

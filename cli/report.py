@@ -8,7 +8,7 @@ import click
 
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, written
 from pyg_lth.config import BEFORE
-from pyg_lth.errors import InputError
+from pyg_lth.errors import InputError, printable
 
 if TYPE_CHECKING:
     from pyg_lth.results.report import Report
@@ -86,15 +86,15 @@ def show(report: "Report", folder: Path) -> None:
     for row in rows:
         style = {"strict": "bold green", "yes": "green", "no": ""}.get(row[-1], "dim")
         table.add_row(*row, style=style)
-    console.print(title(report), style="bold", highlight=False)
+    console.print(title(report), style="bold", highlight=False, markup=False)
     console.print(table)
-    console.print(caption(report), highlight=False)
-    console.print(conclusion(report), style="bold", highlight=False)
+    console.print(caption(report), highlight=False, markup=False)
+    console.print(conclusion(report), style="bold", highlight=False, markup=False)
     if why := why_none_wins(report):
         console.print(f"Why: {why}", highlight=False)
     if report.refit:
         console.print(refit(report), highlight=False)
-    console.print(f"Files: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"Files: {printable(str(folder))}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _fitting(report: "Report", width: int) -> tuple[list[str], list[list[str]]]:

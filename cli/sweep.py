@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from pyg_lth.cli.children import command_line
 from pyg_lth.cli.settings import PruneSettings, explain, written
 from pyg_lth.errors import InputError
 from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
@@ -110,7 +111,7 @@ def _complete(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _command(cell: Cell, state: State) -> list[str]:
     """The command line that begins or continues a run."""
-    return [sys.executable, "-m", "pyg_lth.cli", *_arguments(cell, state)]
+    return command_line(*_arguments(cell, state))
 
 
 def _arguments(cell: Cell, state: State) -> list[str]:

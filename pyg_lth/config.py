@@ -181,6 +181,15 @@ class PruneConfig(TrainConfig):
     )
 
     @model_validator(mode="after")
+    def _seeds_are_seeds(self) -> "PruneConfig":
+        if self.seed + self.seeds > 2**32:
+            raise ValueError(
+                f"the last of {self.seeds} seeds from {self.seed} on would be above {2**32 - 1}: "
+                "lower `seed` or `seeds`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _dense_round_reaches_the_epoch(self) -> "PruneConfig":
         shortest = min(self.max_epochs, self.eval_every * (1 + self.patience))
         if self.rewind_epoch > shortest:

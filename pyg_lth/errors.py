@@ -18,6 +18,15 @@ class InputError(ValueError):
     """
 
 
+# The exit code of a command whose run folder another process has.
+IN_USE = 3
+
+
+def printable(text: str) -> str:
+    """A text whose control characters and the like are written as escapes."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class FolderInUse(InputError):
     """A run folder that another process owns; the command line exits with code 3."""
 

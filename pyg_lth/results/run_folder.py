@@ -429,6 +429,28 @@ class RunFolder:
         for path in self.path.rglob(files.TEMPORARY):
             path.unlink()
 
+    def clean(self) -> int:
+        """Remove what resuming the run no longer needs; the folder must be owned.
+
+        Returns:
+            The bytes that were freed.
+        """
+        planned = self.read_config().get("rounds", 0)
+        report = self.read_report() if (self.path / "report.json").exists() else None
+        done = report is not None and (len(report.rounds) == planned or report.ended is not None)
+        half_written = list(self.path.rglob(files.TEMPORARY))
+        unused = []
+        if done:
+            below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
+            of_masks = ("auxiliary.safetensors", "scout.safetensors", "training.safetensors")
+            unused = [path for path in below if path.name in of_masks]
+        freed = sum(path.stat().st_size for path in [*half_written, *unused])
+        for path in half_written:
+            path.unlink()
+        for path in unused:
+            self._checksums.remove(path)
+        return freed
+
     def _round(self, round: int) -> Path:
         return self.path / f"round-{round:03d}"
 

@@ -1,8 +1,10 @@
 """All words on a report: its table as text, what it concludes, and what a reader asks of it."""
 
+import re
 from collections.abc import Iterator
 
 from pyg_lth.config import SplitName
+from pyg_lth.errors import printable
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import ALPHA, Difference
 from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winner
@@ -293,15 +295,22 @@ def refit(report: Report) -> str:
 def title(report: Report) -> str:
     """The settings that tell one run from another."""
     names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
-    shown = [f"{name} {report.config[name]}" for name in names if name in report.config]
+    shown = [
+        f"{name} {printable(str(report.config[name]))}" for name in names if name in report.config
+    ]
     seeds = "seed " if len(report.seeds) == 1 else "seeds "
     return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
+
+
+def markdown(text: str) -> str:
+    """A text as Markdown shows it, in which nothing is markup or HTML."""
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
 
 
 def to_markdown(report: Report) -> str:
     """The text of ``report.md``."""
     lines = [
-        f"# {title(report)}",
+        f"# {markdown(title(report))}",
         "",
         conclusion(report),
         "",

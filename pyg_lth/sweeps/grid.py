@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyg_lth.config import BEFORE
-from pyg_lth.errors import InputError
+from pyg_lth.errors import IN_USE, InputError
 from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
 
@@ -207,7 +207,7 @@ def judge(outcome: Outcome) -> Literal["done", "failed", "in use"]:
     """What an outcome makes of its cell."""
     if outcome.code == 0:
         return "done"
-    return "in use" if "in use by another process" in outcome.last_line else "failed"
+    return "in use" if outcome.code == IN_USE else "failed"
 
 
 def _result(cell: Cell, outcome: Outcome, ran: bool, complete: Complete) -> Result:

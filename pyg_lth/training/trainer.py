@@ -142,7 +142,8 @@ class Training:
         if not math.isfinite(record.loss):
             raise InputError(
                 f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
-                "training diverged; lower `lr`"
+                f"training diverged at the rate {config.lr * config.lr_decay**decayed:g}; lower "
+                f"`lr` (the last good state is that of epoch {progress.best_epoch})"
             )
         # A display reads the progress from its own thread, so the record of the best epoch must
         # stand in the history before it is called the best.

@@ -19,6 +19,7 @@ from pyg_lth import InputError, cli
 from pyg_lth.cli.settings import PruneSettings
 from pyg_lth.cli.sweep_display import LiveProgress, PlainProgress
 from pyg_lth.datasets import DatasetOptions, load_dataset
+from pyg_lth.errors import IN_USE
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.search import find_tickets
 from pyg_lth.sweeps.grid import judge, read_cells, read_state, run_cells, shard
@@ -304,7 +305,7 @@ def test_a_cell_in_use_counts_as_done_when_the_other_process_has_done_it(write):
             else:
                 keep(cells[1], rounds=1, dim=8)
 
-    script = 'echo "Error: $1 is in use by another process: wait for it" >&2; exit 2'
+    script = 'echo "Error: $1 is in use by another process: wait for it" >&2; exit 3'
     results = run_cells(cells, complete, stand_in(script), 1, OtherSweep())
     assert [(result.state, result.before) for result in results] == [
         ("done", True),
@@ -315,7 +316,7 @@ def test_a_cell_in_use_counts_as_done_when_the_other_process_has_done_it(write):
 def test_a_cell_that_fails_because_its_folder_is_in_use_is_told_apart(tmp_path):
     with RunFolder(tmp_path), pytest.raises(InputError) as error, RunFolder(tmp_path):
         pass
-    assert judge(Outcome(2, 1.0, f"Error: {error.value}")) == "in use"
+    assert judge(Outcome(IN_USE, 1.0, f"Error: {error.value}")) == "in use"
     assert judge(Outcome(2, 1.0, "Error: something else")) == "failed"
     assert judge(Outcome(0, 1.0, "")) == "done"
 
@@ -388,7 +389,7 @@ def test_without_a_terminal_rounds_and_ends_are_told_line_by_line():
     progress.on_line("b", "round 1 done: best epoch 5 of 9, 1.0 s, test recall@20 0.1234")
     progress.on_end("b", Outcome(0, 65.0, "round 1 done"))
     progress.on_start("c")
-    progress.on_end("c", Outcome(2, 1.0, "Error: c is in use by another process: wait for it"))
+    progress.on_end("c", Outcome(3, 1.0, "Error: c is in use by another process: wait for it"))
     progress.on_interrupt()
     assert text.getvalue().splitlines() == [
         "grid.yaml: 3 runs",
