@@ -5,10 +5,9 @@ from typing import Any
 
 import click
 
-from pyg_lth.cli.settings import build, options_of
+from pyg_lth.cli.settings import options_of
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
-from pyg_lth.settings_file import read_settings
 from pyg_lth.tickets.exporters import EXPORTERS, check_installed
 from pyg_lth.tickets.places import FORMS
 from pyg_lth.tickets.quantization import VALUES
@@ -67,23 +66,20 @@ def export(
 ) -> None:
     """Write a ticket of the run folder RUN to a file.
 
-    The data set is the one that the run was made with; the options that name one are for a run
-    begun from Python, or for data that has moved.
+    The data are those that the run folder keeps; the options that name a data set are for runs of
+    older versions, which keep none.
     """
     if winner and number is not None:
         raise InputError("--winner and --round are two rounds: give one")
     check_installed(kind)
-    options = _dataset_of(run, given)
 
     # Imported only now: torch takes seconds, and bad usage should not wait for it.
-    from pyg_lth.datasets import load_dataset
+    from pyg_lth.cli import run_data
     from pyg_lth.tickets.building import build_ticket
     from pyg_lth.tickets.exporters import export as write
 
-    data = load_dataset(options)
     ticket = build_ticket(
         run,
-        data[0],
         round=number,
         seed=seed,
         store=store,
@@ -91,8 +87,7 @@ def export(
         form=form,
         density=density,
         bytes=budget,
-        user_ids=data.user_ids,
-        item_ids=data.item_ids,
+        **run_data.of_run(run, given),
     )
     chosen = ticket.notes["provenance"]["round"]
     path = out or run / f"round-{chosen:03d}{EXPORTERS[kind].suffix or f'-{kind}'}"
@@ -106,21 +101,3 @@ def export(
             f"pyg-lth recommend {path} --user {ticket.user_ids.at([0])[0]}",
             err=True,
         )
-
-
-def _dataset_of(run: Path, given: dict[str, Any]) -> DatasetOptions:
-    """The data set of the run, as it was read unless the flags say otherwise."""
-    kept = run / "config.json"
-    if not kept.exists():
-        raise InputError(f"{run} holds no run: there is no config.json in it")
-    settings = {
-        name: value
-        for name, value in read_settings(kept).items()
-        if name in DatasetOptions.model_fields
-    }
-    if "dataset" not in settings and given.get("dataset") is None:
-        raise InputError(
-            f"{run} was begun from Python: name its data set with --dataset and --root"
-        )
-    given = {name: value for name, value in given.items() if value is not None}
-    return build(DatasetOptions, None, settings | given)

@@ -1,6 +1,7 @@
 """``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
 
 import functools
+import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -11,11 +12,10 @@ import click
 from click.core import ParameterSource
 
 from pyg_lth.cli.children import command_line
-from pyg_lth.cli.datasets import opened
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
-from pyg_lth.config import BEFORE, PRESETS, PresetName
+from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
+from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
-from pyg_lth.settings_file import read_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -40,7 +40,11 @@ def run_options(function: Function) -> Function:
             show_default=True,
             help="paper: the authors' protocol (selects on test); file and flags take precedence.",
         ),
-        click.option("--resume", type=FOLDER, help="Continue the run in this folder."),
+        click.option(
+            "--resume",
+            type=FOLDER,
+            help="Continue the run in this folder; --dataset and the like name moved data anew.",
+        ),
         click.option("--out", type=FOLDER, help="Folder of the new run.  [default: runs/<name>]"),
     ):
         function = option(function)
@@ -77,30 +81,40 @@ def _run(
     **flags: Any,
 ) -> None:
     if resume is None:
-        settings: TrainSettings | PruneSettings = build(form, file, flags, PRESETS[preset])
+        new: TrainSettings | PruneSettings = build(form, file, flags, PRESETS[preset])
+        if print_config:
+            click.echo(new.model_dump_json(indent=2))
+            return
     else:
-        settings = _settings_of(resume, out, file, flags)
-    if print_config:
-        click.echo(settings.model_dump_json(indent=2))
-        return
+        _check_resume(out, file, flags)
 
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
+    from pyg_lth.cli import run_data
     from pyg_lth.cli.display import choose_progress
     from pyg_lth.cli.report import show
-    from pyg_lth.datasets import DatasetOptions
+    from pyg_lth.results.run_folder import RunFolder
     from pyg_lth.results.text import subject
     from pyg_lth.search import find_tickets
 
-    folder = resume or out or Path("runs", _run_name(command, settings))
-    chosen = settings.model_dump(include=set(DatasetOptions.model_fields))
-    data = opened(DatasetOptions(**chosen))[0]
+    if resume is None:
+        settings: TrainConfig = new
+        folder = out or Path("runs", _run_name(command, new))
+        chosen = new.model_dump(include=set(DatasetOptions.model_fields))
+        data = run_data.of_options(DatasetOptions(**chosen))
+    else:
+        folder = resume
+        settings = RunFolder(resume).read_settings()
+        if print_config:
+            click.echo(json.dumps(RunFolder(resume).read_config(), indent=2))
+            return
+        data = run_data.of_run(resume, flags)
     jobs = _jobs(settings)
     try:
         # Seeds that run side by side have a display of their own.
         with choose_progress(folder, quiet or jobs > 1) as progress:
             report = find_tickets(
-                data,
-                settings,
+                **data,
+                config=settings if resume is None else None,
                 run_dir=folder,
                 resume=resume is not None,
                 callback=progress,
@@ -124,9 +138,9 @@ def _run(
         click.echo(f"Next: {shlex.join(export)}")
 
 
-def _jobs(settings: TrainSettings | PruneSettings) -> int:
+def _jobs(settings: TrainConfig) -> int:
     """How many seeds to run at a time."""
-    if not isinstance(settings, PruneSettings) or settings.seeds == 1:
+    if not isinstance(settings, PruneConfig) or settings.seeds == 1:
         return 1
     from pyg_lth.sweeps.processes import default_jobs
 
@@ -156,26 +170,19 @@ def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
             )
 
 
-def _settings_of(
-    resume: Path, out: Path | None, file: Path | None, flags: dict[str, Any]
-) -> TrainSettings | PruneSettings:
-    """Settings of the run to resume, which no flag may change."""
-    extra = [name for name, value in flags.items() if value is not None]
+def _check_resume(out: Path | None, file: Path | None, flags: dict[str, Any]) -> None:
+    """Refuse to change the settings of a run, but for where its data are."""
     source = click.get_current_context().get_parameter_source("preset")
-    if source is ParameterSource.COMMANDLINE:
-        extra.append("preset")
-    if out or file or extra:
-        name = extra[0] if extra else "out" if out else "config"
-        raise InputError(f"{flag(name)} does not go with --resume: a run keeps its own settings")
-    kept = resume / "config.json"
-    if not kept.exists():
-        raise InputError(f"{resume} holds no run to resume: there is no config.json in it")
-    if "rounds" in read_settings(kept):
-        return build(PruneSettings, kept, {}, BEFORE)
-    return build(TrainSettings, kept, {}, BEFORE)
+    preset = "preset" if source is ParameterSource.COMMANDLINE else None
+    given = {"out": out, "config": file, "preset": preset, **flags}
+    for name, value in given.items():
+        if value is not None and name not in DatasetOptions.model_fields:
+            raise InputError(
+                f"{flag(name)} does not go with --resume: a run keeps its own settings"
+            )
 
 
 def _run_name(command: str, settings: TrainSettings | PruneSettings) -> str:
-    method = settings.method if isinstance(settings, PruneSettings) else command
+    method = settings.method if isinstance(settings, PruneConfig) else command
     data = Path(settings.dataset).name.partition(".")[0]
     return f"{data}-{settings.model}-{method}-{time.strftime('%Y%m%d-%H%M%S')}"

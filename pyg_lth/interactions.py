@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -92,6 +93,37 @@ class InteractionSplit:
         together = torch.cat([self.train, self.valid], dim=1)
         order = (together[0] * self.num_items + together[1]).argsort()
         return dataclasses.replace(self, train=together[:, order], valid=None)
+
+    def to_data(self) -> HeteroData:
+        """The graph that :meth:`from_data` reads as this."""
+        data = HeteroData()
+        data["user"].num_nodes, data["item"].num_nodes = self.num_users, self.num_items
+        store = data[EDGE_TYPE]
+        store.edge_index, store.edge_label_index = self.train, self.test
+        if self.valid is not None:
+            store.val_edge_label_index = self.valid
+        return data
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What :meth:`from_tensors` takes: counts and interactions, in int32 where that holds."""
+        counts = torch.tensor([self.num_users, self.num_items])
+        kind = torch.int32 if int(counts.max()) <= torch.iinfo(torch.int32).max else torch.int64
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        kept = {name: part.to(kind) for name, part in parts.items() if part is not None}
+        return {"num_nodes": counts, **kept}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "InteractionSplit":
+        """Read what :meth:`to_tensors` gives.
+
+        Raises:
+            InputError: If it is no such graph.
+            KeyError: If a part is missing.
+        """
+        num_users, num_items = tensors["num_nodes"].tolist()
+        valid = tensors["valid"].long() if "valid" in tensors else None
+        given = cls(num_users, num_items, tensors["train"].long(), valid, tensors["test"].long())
+        return cls.from_data(given.to_data())
 
     def hold_out_validation(self, seed: int) -> "InteractionSplit":
         """Move a tenth of each user's train interactions to validation (design, Section 3).

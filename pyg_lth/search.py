@@ -5,6 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +21,20 @@ from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.rewinding import to_initialization
 from pyg_lth.lottery.rounds import Rounds
 from pyg_lth.results.report import Refit, Report
-from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.run_folder import Data, Ids, RunFolder
 from pyg_lth.training.problem import Problem
 
 RunAhead = Callable[[Sequence[Path]], None]
 
 
 def find_tickets(
-    data: HeteroData,
+    data: HeteroData | None = None,
     config: TrainConfig | None = None,
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    user_ids: Ids | None = None,
+    item_ids: Ids | None = None,
     callback: Callback | None = None,
     checkpoint_seconds: float = 30.0,
     run_ahead: RunAhead | None = None,
@@ -39,12 +42,17 @@ def find_tickets(
     """Find winning tickets: rounds of mask, rewind, retrain (paper, Section 3.2).
 
     Args:
-        data: A bipartite graph in the form of :mod:`pyg_lth.datasets`.
-        config: The settings, those of :class:`~pyg_lth.config.PruneConfig` unless given. A plain
+        data: A bipartite graph in the form of :mod:`pyg_lth.datasets`. To resume a run it may be
+            left out: the folder keeps it.
+        config: The settings, by default those of the run to resume, or else those of
+            :class:`~pyg_lth.config.PruneConfig`. A plain
             :class:`~pyg_lth.config.TrainConfig` asks for the dense round alone.
         run_dir: Folder that keeps masks, weights and reports. Without one nothing is kept but the
             report that is returned.
-        resume: Whether to continue the run in ``run_dir``.
+        resume: Whether to continue the run in ``run_dir``, begun here or on the command line.
+        user_ids: The original id of each user, text or integers, which ``run_dir`` keeps for
+            tickets and tables.
+        item_ids: The original id of each item.
         callback: Hears of the progress.
         checkpoint_seconds: Time between two savings of the training in progress, in seconds.
         run_ahead: With several seeds, called with the run folder of each, begun and ready to
@@ -67,12 +75,20 @@ def find_tickets(
         >>> [f"{ticket.density:.1%}" for ticket in report.rounds]
         ['80.0%', '64.0%', '51.2%']
     """
-    config = config or PruneConfig()
+    source = _to_resume(run_dir) if resume else None
+    if config is None:
+        config = PruneConfig() if source is None else source.read_settings()
     device = _choose_device(config)
-    split = InteractionSplit.from_data(data)
+    if data is not None:
+        kept_data = Data(InteractionSplit.from_data(data), user_ids, item_ids)
+    elif source is not None:
+        kept_data = source.read_data()
+    else:
+        raise InputError("`data` is missing: give a graph, or `resume` a run that keeps its own")
+    split = kept_data.split
     fingerprint = split.fingerprint()
     seeds = config.seeds if isinstance(config, PruneConfig) else 1
-    masks = _masks_to_train_under(config, seeds, fingerprint)
+    masks = _masks_to_train_under(config, seeds, fingerprint, source)
 
     # Which ticket to refit is known when all seeds are done.
     of_each = {"seeds": 1, "refit": False} if seeds > 1 else {}
@@ -92,7 +108,7 @@ def find_tickets(
 
         # What cannot be used is found out before the folder is claimed.
         first = prepare(config.seed)
-        folder.begin(config.model_dump(), fingerprint, resume)
+        folder.begin(config.model_dump(), fingerprint, resume, kept_data)
         if seeds == 1:
             rounds = begin(first, folder, masks[0])
             report = rounds.run()
@@ -101,7 +117,7 @@ def find_tickets(
         rest = map(prepare, range(config.seed + 1, config.seed + seeds))
         folders = [folder.of_seed(config.seed + index) for index in range(seeds)]
         for index, own in enumerate(folders):
-            settings = {**config.model_dump(), "seed": config.seed + index, **of_each}
+            settings = {**folder.read_config(), "seed": config.seed + index, **of_each}
             with own:
                 own.begin(settings, fingerprint, own.begun)
         if run_ahead is not None:
@@ -112,7 +128,7 @@ def find_tickets(
             rounds = begin(problem, own, mask)
             with own:
                 reports.append(rounds.run())
-            report = _report_together(config, folders, reports)
+            report = _report_together(config, folder.read_config(), folders, reports)
             folder.write_report(report)
             if config.refit:
                 runs.append(rounds)
@@ -120,11 +136,13 @@ def find_tickets(
 
 
 def train(
-    data: HeteroData,
+    data: HeteroData | None = None,
     config: TrainConfig | None = None,
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    user_ids: Ids | None = None,
+    item_ids: Ids | None = None,
     callback: Callback | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Report:
@@ -147,24 +165,37 @@ def train(
         >>> sorted(report.dense.test)
         ['ndcg@20', 'precision@20', 'recall@20']
     """
-    config = config or TrainConfig()
+    if config is not None or not resume:
+        given = (config or TrainConfig()).model_dump(include=set(TrainConfig.model_fields))
+        config = TrainConfig(**given)
     return find_tickets(
         data,
-        TrainConfig(**config.model_dump(include=set(TrainConfig.model_fields))),
+        config,
         run_dir=run_dir,
         resume=resume,
+        user_ids=user_ids,
+        item_ids=item_ids,
         callback=callback,
         checkpoint_seconds=checkpoint_seconds,
     )
 
 
+def _to_resume(run_dir: str | Path | None) -> RunFolder:
+    if run_dir is None:
+        raise InputError("`resume` needs the `run_dir` of the run to continue")
+    return RunFolder(run_dir)
+
+
 def _report_together(
-    config: PruneConfig, folders: Sequence[RunFolder], reports: Sequence[Report]
+    config: PruneConfig,
+    settings: dict[str, Any],
+    folders: Sequence[RunFolder],
+    reports: Sequence[Report],
 ) -> Report:
     """The report on the seeds done so far, over which users are averaged before the comparison."""
     rounds = [0, *(ticket.round for ticket in reports[0].rounds)]
     differences = _differences(config, folders[: len(reports)], rounds)
-    return Report.of_seeds(config.model_dump(), reports, differences)
+    return Report.of_seeds(settings, reports, differences)
 
 
 def _refit(
@@ -198,7 +229,7 @@ def _differences(
 
 
 def _masks_to_train_under(
-    config: TrainConfig, seeds: int, fingerprint: str
+    config: TrainConfig, seeds: int, fingerprint: str, resumed: RunFolder | None
 ) -> list[RunFolder | None]:
     """The run that each seed takes its masks from, after checking what does not go together."""
     if not isinstance(config, PruneConfig):
@@ -212,7 +243,8 @@ def _masks_to_train_under(
         raise InputError(
             f"`mask_from` does not go with `method={config.method}`, which moves its masks"
         )
-    source = RunFolder(config.mask_from)
+    # A run goes on to find it where it was begun.
+    source = RunFolder(resumed.locate(config.mask_from) if resumed else config.mask_from)
     found = source.read_config()
     if found["dim"] != config.dim or source.read_environment().get("graph") != fingerprint:
         raise InputError(

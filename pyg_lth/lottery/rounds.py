@@ -305,7 +305,7 @@ class Rounds:
         }
 
     def _publish(self) -> Report:
-        config, groups = self._config.model_dump(), self._analyse.groups
+        config, groups = self._folder.read_config(), self._analyse.groups
         report = Report.of_seed(config, groups, self._popularity, self._results, self._ended)
         self._folder.write_report(report)
         self._published = len(self._results)

@@ -5,17 +5,20 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import filelock
+import numpy as np
+import numpy.typing as npt
 import safetensors
 import safetensors.torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pyg_lth import files
-from pyg_lth.config import completed
+from pyg_lth.config import PruneConfig, TrainConfig, completed
 from pyg_lth.errors import FolderInUse, InputError, RunWarning
+from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.checksums import NAME as CHECKSUMS
@@ -35,9 +38,28 @@ Stage = Literal["training", "auxiliary"]
 OF_A_RUN = (
     *("config.json", "environment.json", "report.json", "report.md", "rounds.jsonl"),
     *("epochs.jsonl", "theta0.safetensors", "late.safetensors"),
+    *("graph.safetensors", "data.json"),
 )
 
+Ids = Sequence[int | str] | npt.NDArray[Any]
+
 MASK = "mask"
+GRAPH = "graph.safetensors"
+DATA = "data.json"
+
+
+class Data(NamedTuple):
+    """The data of a run.
+
+    Args:
+        split: Its graph, before anything is held out of it.
+        user_ids: The original id of each user; :obj:`None` where that is the index.
+        item_ids: The original id of each item, likewise.
+    """
+
+    split: InteractionSplit
+    user_ids: Ids | None = None
+    item_ids: Ids | None = None
 
 
 class RunFolder:
@@ -79,13 +101,16 @@ class RunFolder:
     def __exit__(self, *error: object) -> None:
         self._lock.release()
 
-    def begin(self, config: dict[str, Any], fingerprint: str, resume: bool) -> None:
+    def begin(
+        self, config: dict[str, Any], fingerprint: str, resume: bool, data: Data | None = None
+    ) -> None:
         """Claim the folder for a run of these settings on this graph.
 
         Args:
             config: The settings.
             fingerprint: Of the graph.
             resume: Whether to continue the run that the folder holds.
+            data: What to keep of the data, so that the folder is enough to resume.
 
         Raises:
             InputError: If the folder holds a run and is not to be resumed, or holds none or
@@ -100,22 +125,11 @@ class RunFolder:
                 )
             environment = {"graph": fingerprint, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
+            self._keep(data)
             self._write_json(kept, config)
             return
         self._restore_config(config)
-        try:
-            found = completed(self.read_config())
-        except ValidationError as error:
-            raise InputError(f"{kept} is damaged: {error.errors()[0]['msg']}") from None
-        # What is younger than the run and shapes its graph shows in the fingerprint.
-        names = [name for name in found if found[name] != config.get(name)]
-        if names:
-            unlike = ", ".join(
-                f"`{name}` is {found.get(name)} there and {config.get(name)} here" for name in names
-            )
-            raise InputError(
-                f"{kept} holds other settings than those given ({unlike}): leave them out to resume"
-            )
+        self._check_settings(config)
         environment = self.read_environment()
         if environment.get("graph") != fingerprint:
             raise InputError(
@@ -133,6 +147,7 @@ class RunFolder:
         self._repair()
         if self.of_refit().path.exists():
             self.of_refit()._repair()
+        self._keep(data)
 
     def _restore_config(self, config: dict[str, Any]) -> None:
         """Write ``config.json`` again if it is damaged and the report has the same settings."""
@@ -163,6 +178,89 @@ class RunFolder:
             if path.parent.name.startswith("round-"):
                 # Without its result a round is not done.
                 self._checksums.remove(path.parent / "result.json")
+
+    def _check_settings(self, given: dict[str, Any]) -> None:
+        """Refuse settings other than the run's own; what is younger than the run has its default.
+
+        Which data set it is, where one side does not say so, the graph's fingerprint tells.
+        """
+        own = self.read_settings().model_dump()
+        kept = own | completed(self.read_config())
+        unlike = [
+            f"`{name}` is {kept.get(name)} there and {given.get(name)} here"
+            for name in sorted(own.keys() | given.keys())
+            if name in kept or name in PruneConfig.model_fields
+            if kept.get(name) != given.get(name)
+        ]
+        if unlike:
+            raise InputError(
+                f"{self.path / 'config.json'} holds other settings than those given "
+                f"({', '.join(unlike)}): leave them out to resume"
+            )
+
+    def _keep(self, data: Data | None) -> None:
+        if data is None or self.has_data:
+            return
+        split = data.split
+        ids = {
+            "user_ids": _own_ids(data.user_ids, split.num_users, "user_ids"),
+            "item_ids": _own_ids(data.item_ids, split.num_items, "item_ids"),
+        }
+        self._write_json(self.path / DATA, {"directory": str(Path.cwd()), **ids})
+        self._write_tensors(self.path / GRAPH, split.to_tensors())
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the folder, or that of all seeds around it, keeps the graph of the run."""
+        return (self._data_folder / GRAPH).exists()
+
+    @property
+    def _data_folder(self) -> Path:
+        """Where graph and ids are: seeds share those in the folder around theirs."""
+        own = (self.path / GRAPH).exists() or not self.path.name.startswith("seed-")
+        return self.path if own else self.path.parent
+
+    def read_data(self) -> Data:
+        """The graph and the original ids that the run was begun with.
+
+        Raises:
+            InputError: If the folder keeps none, as those of older code do, or a damaged one.
+        """
+        if not self.has_data:
+            raise InputError(
+                f"{self.path} keeps no graph: give the data that it was begun with, as `dataset`"
+            )
+        path = self._data_folder / GRAPH
+        with self._readable(path):
+            split = InteractionSplit.from_tensors(self._read_tensors(path))
+        if split.fingerprint() != self.read_environment().get("graph"):
+            raise InputError(f"{path} is damaged: it is not the graph that the run was begun with")
+        kept = self._read_json(self._data_folder / DATA)
+        return Data(split, kept.get("user_ids"), kept.get("item_ids"))
+
+    def locate(self, path: str) -> Path:
+        """A path in the settings, seen from where the run was begun if it is there."""
+        kept = self._data_folder / DATA
+        begun_in = self._read_json(kept).get("directory", "") if kept.exists() else ""
+        there = Path(begun_in, path)
+        return there if there.exists() else Path(path)
+
+    def read_settings(self) -> TrainConfig:
+        """The settings of the run without those of its data set.
+
+        Raises:
+            InputError: If the folder holds no run.
+        """
+        kept = completed(self.read_config())
+        form = PruneConfig if "rounds" in kept else TrainConfig
+        try:
+            return form(**{name: kept[name] for name in form.model_fields if name in kept})
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = " ".join(map(str, problem["loc"]))
+            raise InputError(
+                f"{self.path / 'config.json'} is damaged: {name} {problem['msg']}"
+            ) from None
 
     def check(self) -> list[Damaged]:
         """Hold every file against its checksum.
@@ -513,6 +611,16 @@ def _tensors(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -
 
 def _warn(message: str) -> None:
     warnings.warn(message, RunWarning, stacklevel=3)
+
+
+def _own_ids(ids: Ids | None, number: int, name: str) -> list[Any] | None:
+    """Ids as a list, :obj:`None` where they are the indices anyway."""
+    if ids is None:
+        return None
+    listed: list[Any] = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+    if len(set(listed)) != number or len(listed) != number:
+        raise InputError(f"`{name}` must be {number:,} different ids, one for each index")
+    return None if listed == list(range(number)) else listed
 
 
 def _auxiliary_file(folder: Path) -> Path:

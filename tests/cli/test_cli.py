@@ -72,8 +72,10 @@ def test_prune_prints_a_report_and_keeps_it(run):
     assert names == {
         "checksums.txt",
         "config.json",
+        "data.json",
         "environment.json",
         "epochs.jsonl",
+        "graph.safetensors",
         "report.json",
         "report.md",
         "rounds.jsonl",
