@@ -42,13 +42,8 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
     Runs that differ in nothing but the seed stay apart; prune --seeds makes one run of several.
     """
     from pyg_lth.reporting import comparison, formats
-    from pyg_lth.results.run_folder import RunFolder
 
-    folders = [RunFolder(run) for run in runs]
-    names = comparison.labels(
-        [folder.read_report() for folder in folders], [run.resolve() for run in runs]
-    )
-    found = comparison.compare(list(zip(names, folders, strict=True)), overlap)
+    found = comparison.compare_runs(runs, overlap)
     if form == "table":
         _show(found)
         return

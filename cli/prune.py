@@ -90,7 +90,6 @@ def _run(
 
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
     from pyg_lth.cli import run_data
-    from pyg_lth.cli.display import choose_progress
     from pyg_lth.cli.report import show
     from pyg_lth.results.run_folder import RunFolder
     from pyg_lth.results.text import subject
@@ -110,16 +109,15 @@ def _run(
         data = run_data.of_run(resume, flags)
     jobs = _jobs(settings)
     try:
-        # Seeds that run side by side have a display of their own.
-        with choose_progress(folder, quiet or jobs > 1) as progress:
-            report = find_tickets(
-                **data,
-                config=settings if resume is None else None,
-                run_dir=folder,
-                resume=resume is not None,
-                callback=progress,
-                run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
-            )
+        report = find_tickets(
+            **data,
+            config=settings if resume is None else None,
+            run_dir=folder,
+            resume=resume is not None,
+            # Seeds that run side by side have a display of their own.
+            progress=not quiet and jobs == 1,
+            run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
+        )
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Continue with: pyg-lth {command} --resume {folder}", err=True)
         click.get_current_context().exit(130)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from pyg_lth.nn.backbones import MF, Backbone, LightGCN, TableModel, register_backbone
     from pyg_lth.nn.propagation import Propagation
     from pyg_lth.pruning.masks import Mask, apply_mask
-    from pyg_lth.results.report import Report
+    from pyg_lth.reporting.comparison import Comparison, compare_runs
+    from pyg_lth.results.frames import user_metrics
+    from pyg_lth.results.report import Report, RoundResult
     from pyg_lth.search import find_tickets, train
     from pyg_lth.tickets.compression import compress
     from pyg_lth.training.losses import Loss, register_loss
@@ -33,7 +35,11 @@ _MODULES = {
     "Mask": "pruning.masks",
     "apply_mask": "pruning.masks",
     "Propagation": "nn.propagation",
+    "Comparison": "reporting.comparison",
+    "compare_runs": "reporting.comparison",
+    "user_metrics": "results.frames",
     "Report": "results.report",
+    "RoundResult": "results.report",
     "Callback": "lottery.callbacks",
     "compress": "tickets.compression",
     "find_tickets": "search",
@@ -44,6 +50,7 @@ __all__ = [
     "MF",
     "Backbone",
     "Callback",
+    "Comparison",
     "InputError",
     "LightGCN",
     "Loss",
@@ -52,15 +59,18 @@ __all__ = [
     "Propagation",
     "PruneConfig",
     "Report",
+    "RoundResult",
     "TableModel",
     "TrainConfig",
     "apply_mask",
+    "compare_runs",
     "compress",
     "find_tickets",
     "register_backbone",
     "register_loss",
     "register_method",
     "train",
+    "user_metrics",
 ]
 
 

@@ -15,11 +15,12 @@ from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.lottery.callbacks import Callback
+from pyg_lth.lottery.callbacks import Callback, Together
 from pyg_lth.lottery.interruption import deferred_interrupt
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.rewinding import to_initialization
 from pyg_lth.lottery.rounds import Rounds
+from pyg_lth.reporting.live import show_progress
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import Data, Ids, RunFolder
 from pyg_lth.training.problem import Problem
@@ -36,6 +37,7 @@ def find_tickets(
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     checkpoint_seconds: float = 30.0,
     run_ahead: RunAhead | None = None,
 ) -> Report:
@@ -54,6 +56,8 @@ def find_tickets(
             tickets and tables.
         item_ids: The original id of each item.
         callback: Hears of the progress.
+        progress: Whether to show rounds as they come: in a notebook below the cell, in a terminal
+            as the command line does.
         checkpoint_seconds: Time between two savings of the training in progress, in seconds.
         run_ahead: With several seeds, called with the run folder of each, begun and ready to
             resume, before they are run here in turn; what it has other processes do in these
@@ -98,13 +102,18 @@ def find_tickets(
         held_out = own.select_on == "valid" and split.valid is None
         return Problem.prepare(split.hold_out_validation(seed) if held_out else split, own, device)
 
+    shown = show_progress(run_dir) if progress else contextlib.nullcontext(Callback())
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
-    with kept as path, RunFolder(path) as folder, deferred_interrupt() as interrupted:
+    with (
+        kept as path,
+        RunFolder(path) as folder,
+        shown as display,
+        deferred_interrupt() as interrupted,
+    ):
+        heard = Together(display, callback) if callback else display
 
         def begin(problem: Problem, folder: RunFolder, masks: RunFolder | None) -> Rounds:
-            return Rounds(
-                problem, folder, masks, callback or Callback(), checkpoint_seconds, interrupted
-            )
+            return Rounds(problem, folder, masks, heard, checkpoint_seconds, interrupted)
 
         # What cannot be used is found out before the folder is claimed.
         first = prepare(config.seed)
@@ -144,6 +153,7 @@ def train(
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
     callback: Callback | None = None,
+    progress: bool = False,
     checkpoint_seconds: float = 30.0,
 ) -> Report:
     """Train the dense model only: round 0 of :func:`find_tickets`, which has the same arguments.
@@ -176,6 +186,7 @@ def train(
         user_ids=user_ids,
         item_ids=item_ids,
         callback=callback,
+        progress=progress,
         checkpoint_seconds=checkpoint_seconds,
     )
 

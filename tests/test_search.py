@@ -369,6 +369,7 @@ def test_a_run_folder_holds_the_files_of_the_design_and_no_others(
     assert files(tmp_path) - {"state/lock"} == {
         *("config.json", "environment.json", "rounds.jsonl", "epochs.jsonl"),
         *("report.json", "report.md", "theta0.safetensors", "checksums.txt"),
+        *("data.json", "graph.safetensors"),
         *(
             f"round-{round:03d}/{name}"
             for round in range(3)

@@ -48,3 +48,54 @@ class Callback:
 
     def on_round_end(self, result: RoundResult) -> None:
         """A round ended, or had ended before the run was resumed."""
+
+
+class Together(Callback):
+    """Several callbacks as one; each hears of everything, in turn.
+
+    Args:
+        callbacks: The callbacks.
+    """
+
+    def __init__(self, *callbacks: Callback):
+        self._callbacks = callbacks
+
+    def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_start(config, split)
+
+    def on_popularity(self, popularity: Popularity) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_popularity(popularity)
+
+    def on_auxiliary_start(self, training: Training, mask: Mask) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_auxiliary_start(training, mask)
+
+    def on_round_start(self, training: Training, mask: Mask) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_round_start(training, mask)
+
+    def on_refit_start(self, training: Training, mask: Mask) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_refit_start(training, mask)
+
+    def on_refit_end(self, result: RoundResult) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_refit_end(result)
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_epoch(record)
+
+    def on_round_end(self, result: RoundResult) -> None:
+        """Tell all."""
+        for callback in self._callbacks:
+            callback.on_round_end(result)

@@ -48,6 +48,22 @@ class Mask:
         """Share of living entries, in [0, 1]."""
         return self.remaining / self.table.numel()
 
+    def __repr__(self) -> str:
+        rows, columns = self.table.shape
+        living = f"{self.remaining:,} of {self.table.numel():,} entries live"
+        return f"Mask({rows:,} × {columns}, {living}: {self.density:.2%})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the same, and how living entries are spread over the rows."""
+        in_row = self.table.sum(1)
+        empty = int((in_row == 0).sum())
+        return (
+            f"<p><strong>{self!r}</strong><br>"
+            f"<meter min='0' max='1' value='{self.density:.4f}'></meter> "
+            f"{in_row.float().mean():.2f} entries live in a row on average, at least "
+            f"{int(in_row.min())}, at most {int(in_row.max())}; {empty:,} rows are empty.</p>"
+        )
+
     def __and__(self, other: "Mask") -> "Mask":
         return Mask(self.table & other.table)
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,9 @@ from pyg_lth.results.report import Popularity, Report, RoundResult, Ticket, Winn
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import title
 from pyg_lth.training.losses import LOSSES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # How far apart, relatively, the densities of tables of unequal size may be to count as equal.
 SAME_DENSITY = 1e-3
@@ -125,6 +128,16 @@ class Comparison(BaseModel):
         rows: One for each density, the highest first.
         agreements: Of the masks; :obj:`None` where they were not asked for.
         notes: What a reader must know before reading any figure, a sentence each.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> config = pyg_lth.PruneConfig(model="mf", dim=8, max_epochs=5, rounds=2)
+        >>> report = pyg_lth.find_tickets(data, config, run_dir="runs/one")
+        >>> frame = pyg_lth.compare_runs(["runs/one"]).to_frame()
+        >>> frame[["round", "remaining"]].values.tolist()
+        [[0, 1440], [1, 1296], [2, 1167]]
     """
 
     model_config = ConfigDict(frozen=True)
@@ -142,6 +155,65 @@ class Comparison(BaseModel):
             "rows": {"__all__": {"entries": {"__all__": own}}},
         }
         return self.model_dump_json(indent=2, exclude=left_out) + "\n"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A table of pandas with a row for each round of each run, the columns those of the CSV."""
+        import pandas as pd
+
+        from pyg_lth.reporting import formats
+
+        return pd.DataFrame(formats.lines(self))
+
+    def __repr__(self) -> str:
+        labels = ", ".join(run.label for run in self.runs)
+        return f"Comparison({len(self.runs)} runs at {len(self.rows)} densities: {labels})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from pyg_lth.reporting import formats
+        from pyg_lth.results import html
+
+        parts = [html.paragraph(formats.heading(self), strong=True)]
+        parts += [html.paragraph(note, strong=True) for note in self.notes]
+        for table in formats.tables(self, best="an arrow"):
+            rows = [
+                [line.head, *(f"{'→ ' * cell.best}{cell.text}{cell.mark}" for cell in line.cells)]
+                for group in table.groups
+                for line in group
+            ]
+            parts += [html.paragraph(table.title), html.table(table.columns, rows)]
+            parts.append(html.paragraph(table.caption))
+        return "".join(parts)
+
+
+def compare_runs(run_dirs: Sequence[str | Path], with_overlap: bool = False) -> Comparison:
+    """Lay runs side by side at equal density, each called by what tells it from the others.
+
+    Args:
+        run_dirs: The run folders.
+        with_overlap: Whether to compare the masks too.
+
+    Raises:
+        InputError: If a folder holds no run, or one whose dense round is not done.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> for method in ("imp", "random"):
+        ...     config = pyg_lth.PruneConfig(
+        ...         method=method, model="mf", dim=8, max_epochs=5, rounds=2
+        ...     )
+        ...     report = pyg_lth.find_tickets(data, config, run_dir=f"runs/{method}")
+        >>> pyg_lth.compare_runs(["runs/imp", "runs/random"])
+        Comparison(2 runs at 2 densities: imp, random)
+    """
+    folders = [RunFolder(run) for run in run_dirs]
+    names = labels(
+        [folder.read_report() for folder in folders], [folder.path.resolve() for folder in folders]
+    )
+    return compare(list(zip(names, folders, strict=True)), with_overlap)
 
 
 def labels(reports: Sequence[Report], folders: Sequence[Path] = ()) -> list[str]:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import ALPHA
 from pyg_lth.reporting.comparison import Agreement, Comparison, Entry, Run
+from pyg_lth.results.frames import metric_columns, round_figures
 from pyg_lth.results.report import RoundResult, Winner
 from pyg_lth.results.text import NOTHING, percent
 
@@ -142,12 +142,19 @@ def to_latex(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """All figures of the rounds, a line for each round of each run, the dense ones included."""
-    lines = []
+    found = lines(comparison)
+    return _csv(list(found[0]), found)
+
+
+def lines(comparison: Comparison) -> list[dict[str, Any]]:
+    """All figures of the rounds, a line for each round of each run, the dense ones included."""
+    found = []
     for index, run in enumerate(comparison.runs):
         entries = [row.entries[index] for row in comparison.rows]
         for result in (run.dense, *filter(None, entries)):
-            lines.append({**_of_run(run), **_of_round(run, result)})
-    return _csv(list(lines[0]), lines)
+            best = result.best if isinstance(result, Entry) else None
+            found.append({**_of_run(run), **round_figures(result), "best": best})
+    return found
 
 
 def agreements_to_csv(agreements: Iterable[Agreement]) -> str:
@@ -335,26 +342,8 @@ def _of_run(run: Run) -> dict[str, Any]:
         "folder": run.folder,
         **{name: run.config.get(name) for name in OF_RUN},
         "seeds": " ".join(map(str, run.seeds)),
-        **_columns("popularity", run.popularity.test),
+        **metric_columns("popularity", run.popularity.test),
     }
-
-
-def _of_round(run: Run, result: RoundResult) -> dict[str, Any]:
-    shown = ("round", "density", "remaining", "epochs", "best_epoch", "epochs_to_dense")
-    against, ticket = result.difference, result if isinstance(result, Entry) else None
-    return {
-        **{name: getattr(result, name) for name in (*shown, "seconds", "cost_seconds")},
-        **_columns("valid", result.valid or dict.fromkeys(result.test)),
-        **_columns("test", result.test),
-        **_columns("test_sd", result.test_sd or dict.fromkeys(result.test)),
-        **{name: getattr(against, name, None) for name in ("relative", "low", "high", "p_value")},
-        **{name: getattr(ticket, name, None) for name in ("p_adjusted", "wins", "strict", "best")},
-    }
-
-
-def _columns(prefix: str, metrics: Metrics | dict[str, None]) -> dict[str, float | None]:
-    """Metrics by name without K, which has a column of its own."""
-    return {f"{prefix}_{name.partition('@')[0]}": value for name, value in metrics.items()}
 
 
 def _csv(columns: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
@@ -11,6 +11,9 @@ from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import Difference, holds, holm, judge
 from pyg_lth.registry import guests_in
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class RoundResult(BaseModel):
@@ -32,6 +35,14 @@ class RoundResult(BaseModel):
         difference: Against the dense model over the users of test; :obj:`None` for round 0.
         analysis: Where the living entries are and whom they serve; :obj:`None` over several seeds,
             whose own reports have it.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> config = pyg_lth.TrainConfig(model="mf", dim=8, max_epochs=5, eval_every=1)
+        >>> pyg_lth.train(data, config).dense
+        RoundResult(round 0, density 100.00%, best epoch ...
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +61,28 @@ class RoundResult(BaseModel):
     difference: Difference | None = None
     analysis: Analysis | None = None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(' '.join(pair) for pair in self._in_short())})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from pyg_lth.results import html
+
+        names, values = zip(*self._in_short(), strict=True)
+        return html.table(names, [values])
+
+    def _in_short(self) -> list[tuple[str, str]]:
+        """What a reader wants first, as names and values."""
+        metrics = [(f"test {name}", f"{value:.4f}") for name, value in self.test.items()]
+        return [
+            ("round", str(self.round)),
+            ("density", f"{self.density:.2%}"),
+            ("best epoch", f"{self.best_epoch:g}/{self.epochs:g}"),
+            *metrics,
+            ("seconds", f"{self.seconds:.1f}"),
+        ]
+
 
 class Ticket(RoundResult):
     """A pruned round, with its verdict against the dense one.
@@ -65,6 +98,9 @@ class Ticket(RoundResult):
     p_adjusted: float
     wins: bool
     strict: bool | None
+
+    def _in_short(self) -> list[tuple[str, str]]:
+        return [*super()._in_short(), ("wins", "yes" if self.wins else "no")]
 
 
 class Winner(BaseModel):
@@ -359,6 +395,40 @@ class Report(BaseModel):
     def to_json(self) -> str:
         """The text of ``report.json``."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A table of pandas with a row for each round, the dense one first.
+
+        The columns are the fields of :class:`RoundResult` and :class:`Ticket` but the analysis,
+        with metrics as ``valid_recall`` and ``test_recall`` and the difference to the dense model
+        as ``relative``, ``low``, ``high`` and ``p_value``.
+        """
+        from pyg_lth.results.frames import report_frame
+
+        return report_frame(self)
+
+    def __repr__(self) -> str:
+        config, winner = self.config, self.winner
+        what = [str(config[name]) for name in ("model", "method") if name in config]
+        found = (
+            "no winner"
+            if winner is None
+            else f"the winner is round {winner.round} at density {winner.density:.2%}"
+        )
+        rounds = f"{len(self.rounds)} of {config.get('rounds', 0)} rounds"
+        return f"Report({' '.join(what)}, seeds {self.seeds}: {rounds}, {found})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from pyg_lth.results import html, text
+
+        return (
+            html.paragraph(text.title(self))
+            + html.paragraph(text.conclusion(self), strong=True)
+            + html.table(text.COLUMNS, text.table_rows(self))
+            + html.paragraph(text.caption(self))
+        )
 
 
 def _metric(config: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
-"""How a search shows its progress: a live table on a terminal, plain lines elsewhere."""
+"""How a search shows its progress: a live table in a terminal or notebook, else plain lines."""
 
 import contextlib
+import io
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -16,17 +18,25 @@ from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.report import Popularity, RoundResult
-from pyg_lth.results.text import percent, score
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
 
+# Few enough that a notebook does not fall behind a quick search.
+SECONDS_A_DRAWING = 0.25
+
+HTML = '<pre style="line-height: normal">{code}</pre>'
+
 
 @contextlib.contextmanager
-def choose_progress(folder: Path, quiet: bool) -> Any:
-    """Yield the callback that fits stderr: live on a terminal, lines elsewhere, or none."""
+def show_progress(folder: str | Path | None) -> Iterator[Callback]:
+    """Yield a callback that shows a search below the cell of a notebook, or else on stderr.
+
+    Args:
+        folder: The run folder, if there is one to tell of.
+    """
     console = Console(stderr=True)
-    if quiet:
-        yield Callback()
+    if console.is_jupyter:
+        yield NotebookProgress(folder)
     elif console.is_terminal:
         progress = LiveProgress(console, folder)
         with Live(console=console, get_renderable=progress.render, transient=True):
@@ -40,10 +50,10 @@ class PlainProgress(Callback):
 
     Args:
         console: Where to print.
-        folder: The run folder.
+        folder: The run folder, if there is one to tell of.
     """
 
-    def __init__(self, console: Console, folder: Path):
+    def __init__(self, console: Console, folder: str | Path | None):
         self._console = console
         self._folder = folder
 
@@ -54,7 +64,8 @@ class PlainProgress(Callback):
         """Say what is trained and where the files go."""
         self._config = config
         self._line(f"seed {config.seed}: {describe(split)}")
-        self._line(f"run folder {self._folder}")
+        if self._folder is not None:
+            self._line(f"run folder {self._folder}")
 
     def on_popularity(self, popularity: Popularity) -> None:
         """Say how far popularity alone gets."""
@@ -71,7 +82,7 @@ class PlainProgress(Callback):
         resumed = (
             f", continued at epoch {progress.epoch}" if progress.epoch or progress.step else ""
         )
-        self._line(f"round {progress.round}: density {percent(mask.density)}{resumed}")
+        self._line(f"round {progress.round}: density {mask.density:.2%}{resumed}")
 
     def on_epoch(self, record: EpochRecord) -> None:
         """Tell an evaluation."""
@@ -107,10 +118,10 @@ class LiveProgress(Callback):
 
     Args:
         console: The terminal.
-        folder: The run folder.
+        folder: The run folder, if there is one to tell of.
     """
 
-    def __init__(self, console: Console, folder: Path):
+    def __init__(self, console: Console, folder: str | Path | None):
         self._console = console
         self._folder = folder
         self._header = Text("preparing the graph")
@@ -125,7 +136,8 @@ class LiveProgress(Callback):
         self._config = config
         self._rounds = config.rounds if isinstance(config, PruneConfig) else 0
         about = f"{config.model}, seed {config.seed}, on {describe(split)}"
-        self._header = Text(f"{about}\nrun folder {self._folder}")
+        where = "" if self._folder is None else f"\nrun folder {self._folder}"
+        self._header = Text(about + where)
 
     def on_popularity(self, popularity: Popularity) -> None:
         """Show the ranking that every model has to beat."""
@@ -155,7 +167,7 @@ class LiveProgress(Callback):
         self._rows.append(
             self._cells(
                 self._name(result.round),
-                percent(result.density),
+                f"{result.density:.2%}",
                 f"{result.best_epoch}/{result.epochs}",
                 f"{history[-1].loss:.4f}" if history else "",
                 metrics,
@@ -183,7 +195,7 @@ class LiveProgress(Callback):
         table.add_row(
             *self._cells(
                 self._running,
-                percent(self._density),
+                f"{self._density:.2%}",
                 str(progress.epoch + 1),
                 f"{last.loss:.4f}" if last else "",
                 training.best_metrics,
@@ -214,7 +226,7 @@ class LiveProgress(Callback):
         seconds: str,
     ) -> tuple[str, ...]:
         k = self._config.topk
-        ranked = [score(metrics[f"{name}@{k}"]) if metrics else "" for name in ("recall", "ndcg")]
+        ranked = [f"{metrics[f'{name}@{k}']:.4f}" if metrics else "" for name in ("recall", "ndcg")]
         return (name, density, epoch, loss, *ranked, seconds)
 
     def _time_left(self, round: int, epochs: float, spent: float) -> str:
@@ -231,6 +243,70 @@ class LiveProgress(Callback):
         return f"{sign} {_duration(left)} left"
 
 
+class NotebookProgress(LiveProgress):
+    """The same table below the cell of a notebook, drawn anew as the search goes on.
+
+    Args:
+        folder: The run folder, if there is one to tell of.
+    """
+
+    def __init__(self, folder: str | Path | None):
+        super().__init__(_paper(), folder)
+        from IPython.display import display
+
+        self._drawn = 0.0
+        self._cell = display(self, display_id=True)  # type: ignore[no-untyped-call]
+
+    def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
+        """Draw the header."""
+        super().on_start(config, split)
+        self._draw()
+
+    def on_auxiliary_start(self, training: Training, mask: Mask) -> None:
+        """Draw the running training."""
+        super().on_auxiliary_start(training, mask)
+        self._draw()
+
+    def on_round_start(self, training: Training, mask: Mask) -> None:
+        """Draw the running round."""
+        super().on_round_start(training, mask)
+        self._draw()
+
+    def on_refit_start(self, training: Training, mask: Mask) -> None:
+        """Draw the running training."""
+        super().on_refit_start(training, mask)
+        self._draw()
+
+    def on_epoch(self, record: EpochRecord) -> None:
+        """Draw how far the round has come, unless that was done just now."""
+        if time.monotonic() - self._drawn > SECONDS_A_DRAWING:
+            self._draw()
+
+    def on_round_end(self, result: RoundResult) -> None:
+        """Draw the finished round."""
+        super().on_round_end(result)
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        self._cell.update(self)
+
+    def _repr_html_(self) -> str:
+        paper = _paper()
+        paper.print(self.render())
+        return paper.export_html(inline_styles=True, code_format=HTML)
+
+    def __repr__(self) -> str:
+        paper = _paper()
+        paper.print(self.render())
+        return paper.export_text()
+
+
+def _paper() -> Console:
+    """Where a notebook's table is drawn: as long as it takes, and nothing is printed."""
+    return Console(record=True, file=io.StringIO(), width=100, height=10_000, force_jupyter=False)
+
+
 def describe(split: InteractionSplit) -> str:
     """The size of the graph in words."""
     valid = "" if split.valid is None else f", {split.valid.size(1):,} validation"
@@ -241,7 +317,7 @@ def describe(split: InteractionSplit) -> str:
 
 
 def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {score(value)}" for name, value in metrics.items())
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
 def _duration(seconds: float) -> str:
