@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
-from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.config import PruneConfig, TrainConfig, completed
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
@@ -137,7 +137,7 @@ def find_tickets(
             rounds = begin(problem, own, mask)
             with own:
                 reports.append(rounds.run())
-            report = _report_together(config, folder.read_config(), folders, reports)
+            report = _report_together(config, completed(folder.read_config()), folders, reports)
             folder.write_report(report)
             if config.refit:
                 runs.append(rounds)

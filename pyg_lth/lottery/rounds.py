@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pyg_lth import seeding
-from pyg_lth.config import PruneConfig
+from pyg_lth.config import PruneConfig, completed
 from pyg_lth.evaluation.degree_groups import Analyst
 from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
 from pyg_lth.evaluation.significance import paired_difference
@@ -305,7 +305,7 @@ class Rounds:
         }
 
     def _publish(self) -> Report:
-        config, groups = self._folder.read_config(), self._analyse.groups
+        config, groups = completed(self._folder.read_config()), self._analyse.groups
         report = Report.of_seed(config, groups, self._popularity, self._results, self._ended)
         self._folder.write_report(report)
         self._published = len(self._results)

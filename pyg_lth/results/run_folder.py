@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from pyg_lth import files
-from pyg_lth.config import PruneConfig, TrainConfig, completed
+from pyg_lth.config import BEFORE, PruneConfig, TrainConfig, completed
 from pyg_lth.errors import FolderInUse, InputError, RunWarning
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import TABLE, Weights
@@ -251,7 +251,7 @@ class RunFolder:
         Raises:
             InputError: If the folder holds no run.
         """
-        kept = completed(self.read_config())
+        kept = {**BEFORE, **self.read_config()}
         form = PruneConfig if "rounds" in kept else TrainConfig
         try:
             return form(**{name: kept[name] for name in form.model_fields if name in kept})
