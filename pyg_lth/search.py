@@ -126,7 +126,7 @@ def find_tickets(
         rest = map(prepare, range(config.seed + 1, config.seed + seeds))
         folders = [folder.of_seed(config.seed + index) for index in range(seeds)]
         for index, own in enumerate(folders):
-            settings = {**folder.read_config(), "seed": config.seed + index, **of_each}
+            settings = {**completed(folder.read_config()), "seed": config.seed + index, **of_each}
             with own:
                 own.begin(settings, fingerprint, own.begun)
         if run_ahead is not None:
