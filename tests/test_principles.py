@@ -1,4 +1,4 @@
-"""The principles of docs/principles.md: that their tests exist, and those that have no other home."""
+"""That the tests which docs/principles.md names exist, and those that have no other home."""
 
 import ast
 import re
