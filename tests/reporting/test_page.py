@@ -46,7 +46,7 @@ def folders(tmp_path_factory, small_graph, quick_config):
         folder = RunFolder(path)
         report = folder.read_report()
         config, results = change(report.config, folder.read_results())
-        (path / "config.json").write_text(json.dumps(config))
+        folder._write_json(path / "config.json", config)
         folder.write_report(Report.of_seed(config, report.groups, report.popularity, results))
         return folder
 
