@@ -18,6 +18,7 @@ from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.report import Popularity, RoundResult
+from pyg_lth.results.text import percent
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
 
@@ -223,9 +224,10 @@ class LiveProgress(Callback):
             style="bold",
         )
         bar = Table.grid(padding=(0, 1))
+        room_for_bar = [ProgressBar(total=steps, completed=progress.step, width=20)]
         bar.add_row(
             f"epoch {progress.epoch + 1}",
-            ProgressBar(total=steps, completed=progress.step, width=20),
+            *(room_for_bar if not left_out else []),
             f"{progress.step}/{steps} steps",
             self._time_left(progress.round, progress.epoch + progress.step / steps, spent),
         )
