@@ -1,5 +1,6 @@
 """``pyg-lth export``: a round of a run as a file that answers."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,6 @@ def export(
             f"{path.stat().st_size:,} bytes, round {chosen}, {ticket.table.density:.2%} of the "
             f"entries as {ticket.table.form}, {ticket.table.kind}. Next:\n"
             f"pyg-lth inspect {path}\n"
-            f"pyg-lth recommend {path} --user {ticket.user_ids.at([0])[0]}",
+            f"pyg-lth recommend {path} --user {shlex.quote(str(ticket.user_ids.at([0])[0]))}",
             err=True,
         )

@@ -200,3 +200,37 @@ def test_without_a_gpu_its_figures_are_not_measured(monkeypatch):
     result = CliRunner().invoke(gpu.main, [])
     assert result.exit_code == 2
     assert "not measured: torch sees no CUDA device" in result.output
+
+
+def test_services_take_turns_and_each_figure_is_of_its_own(tmp_path, monkeypatch, taste_graph):
+    from benchmarks import serving
+    from benchmarks.data import Interactions
+
+    asked = []
+
+    class Service:
+        def __init__(self, ticket, workers):
+            self.name = ticket.stem
+
+        def ask(self, users):
+            asked.append(self.name)
+            return serving.Turn(len(users) / 100, [0.01] * len(users))
+
+        def memory(self):
+            return {"resident": 3, "shared_once": 2}
+
+        def end(self):
+            asked.append(f"end {self.name}")
+
+    monkeypatch.setattr(serving, "Service", Service)
+    interactions = Interactions.from_graph(taste_graph)
+    found = serving.measure(interactions, tmp_path, workers=2, requests=10, repeats=3)
+    names = [name.replace(" ", "-").replace("%", "") for name in serving.TABLES]
+    assert asked == names * 4 + [f"end {name}" for name in names]
+    assert found.keys() == serving.TABLES.keys()
+    for row in found.values():
+        assert row["requests_a_second"] == pytest.approx(100)
+        assert row["p50"] == row["p99"] == 0.01
+        assert len(row["repeats"]) == 3
+    assert found["10% int8"]["bytes"] < found["10% float32"]["bytes"]
+    assert found["dense float32"]["bytes"] > 4 * 350 * serving.DIM

@@ -95,7 +95,11 @@ def worker() -> "FastAPI":
 def _listening(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=1024)
+        listening = socket.create_server(address[:2], family=family, backlog=1024)
+        # Head and body of an answer are two writes; the second must not wait for the client to
+        # acknowledge the first. Connections inherit it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
     except socket.gaierror as error:
         raise InputError(f"{host} is no address of this machine: {error.strerror}") from None
     except OSError as error:

@@ -263,19 +263,21 @@ class CompactTable:
         Returns:
             The inner products, to rounding, shape ``[n]``, float32.
         """
-        if not self._sparse:
-            at = slice(rows.start * self.width, rows.stop * self.width)
-            out = self._at(at).reshape(-1, self.width) @ vector[: self.width]
-            if self.row_scales is not None:
-                out *= self.row_scales[rows]
-            return out
-        begin, end = self._offsets[[rows.start, rows.stop]].tolist()
-        filled = np.flatnonzero(self.counts[rows])
         out = np.zeros(rows.stop - rows.start, np.float32)
-        if filled.size:
-            products = np.take(vector, self._columns[begin:end])
-            products *= self._at(slice(begin, end))
-            out[filled] = np.add.reduceat(products, self._offsets[rows][filled] - begin)
+        # In parts, so that what is held besides stays small.
+        for begin in range(rows.start, rows.stop, 2 * places.ROWS_AT_ONCE):
+            block = slice(begin, min(begin + 2 * places.ROWS_AT_ONCE, rows.stop))
+            part = out[block.start - rows.start : block.stop - rows.start]
+            if not self._sparse:
+                values = self._at(slice(block.start * self.width, block.stop * self.width))
+                part[:] = values.reshape(-1, self.width) @ vector[: self.width]
+                continue
+            first, last = self._offsets[[block.start, block.stop]].tolist()
+            filled = np.flatnonzero(self.counts[block])
+            if filled.size:
+                products = np.take(vector, self._columns[first:last])
+                products *= self._at(slice(first, last))
+                part[filled] = np.add.reduceat(products, self._offsets[block][filled] - first)
         if self.row_scales is not None:
             out *= self.row_scales[rows]
         return out
