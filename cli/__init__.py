@@ -23,6 +23,7 @@ from pyg_lth.cli.serve import serve
 from pyg_lth.cli.settings import InOrder, in_flags
 from pyg_lth.cli.streams import unbreakable_output
 from pyg_lth.cli.sweep import sweep
+from pyg_lth.cli.tune import tune
 from pyg_lth.datasets import DatasetError
 from pyg_lth.errors import IN_USE, FolderInUse, InputError, printable
 
@@ -46,6 +47,7 @@ def cli(context: click.Context) -> None:
 for command in (
     prune,
     train,
+    tune,
     sweep,
     report,
     compare,

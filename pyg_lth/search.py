@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch_geometric.data import HeteroData
 
 from pyg_lth.config import PruneConfig, TrainConfig, completed
@@ -23,7 +22,7 @@ from pyg_lth.lottery.rounds import Rounds
 from pyg_lth.reporting.live import show_progress
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import Data, Ids, RunFolder
-from pyg_lth.training.problem import Problem
+from pyg_lth.training.problem import Problem, choose_device
 
 RunAhead = Callable[[Sequence[Path]], None]
 
@@ -82,7 +81,7 @@ def find_tickets(
     source = _to_resume(run_dir) if resume else None
     if config is None:
         config = PruneConfig() if source is None else source.read_settings()
-    device = _choose_device(config)
+    device = choose_device(config)
     if data is not None:
         kept_data = Data(InteractionSplit.from_data(data), user_ids, item_ids)
     elif source is not None:
@@ -277,11 +276,3 @@ def _masks_to_train_under(
             "with no more than that"
         )
     return list(sources)
-
-
-def _choose_device(config: TrainConfig) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("`device=cuda`: torch sees no CUDA device here; take auto or cpu")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)

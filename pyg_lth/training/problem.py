@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyg_lth import seeding
 from pyg_lth.config import TrainConfig
+from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import BACKBONES, TABLE, LightGCN, TableModel, Weights
@@ -109,3 +110,16 @@ class Problem:
             model = BACKBONES[self.config.model].build(weight.size(0), self.config)
         drawn = {name: value.detach() for name, value in model.named_parameters()}
         return {**drawn, TABLE: weight}
+
+
+def choose_device(config: TrainConfig) -> torch.device:
+    """Return the device that the settings name.
+
+    Raises:
+        InputError: If that is a CUDA device and there is none.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("`device=cuda`: torch sees no CUDA device here; take auto or cpu")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)

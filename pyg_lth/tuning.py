@@ -1,0 +1,197 @@
+"""Search for the settings of a dense training that validation likes best, by Optuna."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch_geometric.data import HeteroData
+
+from pyg_lth.config import TrainConfig
+from pyg_lth.errors import InputError
+from pyg_lth.interactions import InteractionSplit
+from pyg_lth.nn.backbones import TABLE
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.registry import LOSSES
+from pyg_lth.training.problem import Problem, choose_device
+from pyg_lth.training.progress import EpochRecord
+from pyg_lth.training.trainer import Training
+
+if TYPE_CHECKING:
+    import optuna
+
+# Trials whose metric is compared before any is given up, and evaluations before one can be.
+TRIALS_TO_COMPARE, EVALUATIONS_TO_SEE = 4, 2
+
+
+class Space(NamedTuple):
+    """Where a setting may lie.
+
+    Args:
+        low: Its least value.
+        high: Its greatest.
+        log: Whether to draw its logarithm.
+        whole: Whether it is a whole number.
+    """
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+
+
+SPACES: Mapping[str, Space] = {
+    "lr": Space(1e-4, 3e-2),
+    "reg": Space(1e-7, 1e-1),
+    "temperature": Space(0.03, 0.5),
+    "negatives": Space(1, 2048, whole=True),
+    "layers": Space(1, 4, log=False, whole=True),
+}
+
+
+class Tuned(NamedTuple):
+    """What a search for settings came to.
+
+    Args:
+        config: The settings of the best trial.
+        metric: What it reached on validation, of ``config.select_by``.
+        trials: Trials that ended, those given up included.
+    """
+
+    config: TrainConfig
+    metric: float
+    trials: int
+
+
+def tunable(config: TrainConfig) -> list[str]:
+    """The settings that matter to a backbone and a loss, of those in :data:`SPACES`."""
+    names = ["lr", "reg"]
+    if "softmax" in config.loss:
+        names.append("temperature")
+    if LOSSES[config.loss].draws is not None:
+        names.append("negatives")
+    return names + (["layers"] if config.layers else [])
+
+
+def tune(
+    data: HeteroData,
+    config: TrainConfig,
+    study: str | Path,
+    *,
+    trials: int = 20,
+    over: Sequence[str] | None = None,
+    callback: Callable[[int, dict[str, Any], EpochRecord], None] = lambda *trial: None,
+) -> Tuned:
+    """Train densely under different settings, and return those that validation likes best.
+
+    A trial whose validation curve lies below the median of the others at the same epoch is given
+    up. Test is not looked at. All is kept in a file, which the same call continues from.
+
+    Args:
+        data: A bipartite graph in the form of :mod:`pyg_lth.datasets`.
+        config: The settings to begin with; what is not tuned stays.
+        study: SQLite file of the study; made where there is none.
+        trials: Trials in all, those of earlier calls included.
+        over: What to tune, of :data:`SPACES`; :func:`tunable` unless given.
+        callback: Called after each evaluation with the number of the trial, its settings and the
+            record.
+
+    Raises:
+        InputError: If Optuna is missing, the settings select on test, or the study is another's.
+
+    Example:
+        >>> import pyg_lth
+        >>> from pyg_lth.datasets import Synthetic
+        >>> from pyg_lth.tuning import tune
+        >>> data = Synthetic("data/synthetic", 100, 80, 2000)[0]
+        >>> config = pyg_lth.TrainConfig(model="mf", dim=8, max_epochs=5)
+        >>> tune(data, config, "study.db", trials=2, over=["lr"]).trials
+        2
+    """
+    optuna = _optuna()
+    if config.select_on == "test":
+        raise InputError("`select_on=test`: settings are tuned on validation; leave it out")
+    names = tunable(config) if over is None else list(over)
+    if wrong := [name for name in names if name not in SPACES]:
+        raise InputError(f"there is no space to tune {wrong[0]} in: take {', '.join(SPACES)}")
+    split = InteractionSplit.from_data(data)
+    about = {"settings": config.stable_hash(), "graph": split.fingerprint(), "over": sorted(names)}
+    found = _open(optuna, Path(study), about, config.seed)
+    if split.valid is None:
+        split = split.hold_out_validation(config.seed)
+
+    def objective(trial: "optuna.Trial") -> float:
+        drawn = {name: _suggest(trial, name, SPACES[name]) for name in names}
+        settings = type(config)(**{**config.model_dump(), **drawn})
+        problem = Problem.prepare(split, settings, choose_device(settings))
+        initial = problem.initialize()
+        training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
+
+        def on_epoch(record: EpochRecord) -> None:
+            if record.valid is None:
+                return
+            callback(trial.number, drawn, record)
+            trial.report(record.valid[config.select_by], record.epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            training.run(on_epoch)
+        except InputError as diverged:
+            raise optuna.TrialPruned(str(diverged)) from None
+        assert training.best_metrics is not None
+        return training.best_metrics[config.select_by]
+
+    while (left := trials - _ended(optuna, found)) > 0:
+        found.optimize(objective, n_trials=min(left, 1))
+    try:
+        best = found.best_trial
+    except ValueError:
+        raise InputError("no trial ended well: every one of them diverged") from None
+    tuned = type(config)(**{**config.model_dump(), **best.params})
+    return Tuned(tuned, float(best.value or 0.0), _ended(optuna, found))
+
+
+def _suggest(trial: "optuna.Trial", name: str, space: Space) -> float:
+    if space.whole:
+        return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
+    return trial.suggest_float(name, space.low, space.high, log=space.log)
+
+
+def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "optuna.Study":
+    """Begin a study, or go on with the one in a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}",
+            study_name="pyg-lth",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(TRIALS_TO_COMPARE, 0, n_min_trials=2),
+        )
+    except Exception as error:  # SQLAlchemy's and Optuna's have no base in common.
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is no study of Optuna that can be used: {reason}") from None
+    kept = study.user_attrs
+    if kept and kept != about:
+        raise InputError(
+            f"{path} holds a study of other settings, or on another graph: choose another file"
+        )
+    for name, value in about.items():
+        study.set_user_attr(name, value)
+    # Another stretch of random numbers for what is continued.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
+
+
+def _ended(optuna: Any, study: "optuna.Study") -> int:
+    state = optuna.trial.TrialState
+    return len(study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED)))
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError('tuning needs Optuna: pip install "pyg-lth[tune]"') from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna

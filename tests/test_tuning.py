@@ -1,0 +1,109 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from pyg_lth import InputError, TrainConfig
+from pyg_lth.cli import cli
+from pyg_lth.tuning import SPACES, tunable, tune
+
+optuna = pytest.importorskip("optuna")
+
+
+@pytest.fixture
+def config(quick_config):
+    settings = quick_config(model="mf").model_dump(include=set(TrainConfig.model_fields))
+    return TrainConfig(**{**settings, "max_epochs": 6, "eval_every": 1})
+
+
+def trials_of(path):
+    study = optuna.load_study(study_name="pyg-lth", storage=f"sqlite:///{path}")
+    return study.get_trials(deepcopy=False)
+
+
+def test_the_best_trial_by_validation_gives_the_settings(small_graph, config, tmp_path):
+    heard = []
+    tuned = tune(
+        small_graph,
+        config,
+        tmp_path / "study.db",
+        trials=6,
+        callback=lambda number, drawn, record: heard.append((number, drawn, record.valid)),
+    )
+    assert tuned.trials == 6
+    best = {}
+    for number, drawn, valid in heard:
+        assert set(drawn) == {"lr", "reg", "negatives"}
+        for name, value in drawn.items():
+            assert SPACES[name].low <= value <= SPACES[name].high
+        best[number] = max(
+            best.get(number, (0.0, {})), (valid["recall@5"], drawn), key=lambda b: b[0]
+        )
+    ended = [t.number for t in trials_of(tmp_path / "study.db") if t.state.name == "COMPLETE"]
+    metric, drawn = max((best[number] for number in ended), key=lambda b: b[0])
+    assert tuned.metric == metric
+    changed = {**config.model_dump(), **drawn}
+    assert any(
+        tuned.config == TrainConfig(**{**changed, **found})
+        for value, found in best.values()
+        if value == metric
+    )
+
+
+def test_a_study_goes_on_where_it_was(small_graph, config, tmp_path):
+    path = tmp_path / "study.db"
+
+    def stop(number, drawn, record):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(small_graph, config, path, trials=4, over=["lr"], callback=stop)
+    first = [trial.params for trial in trials_of(path)[:2]]
+    assert tune(small_graph, config, path, trials=4, over=["lr"]).trials == 4
+    trials = trials_of(path)
+    assert [trial.params for trial in trials[:2]] == first
+    assert len({trial.params["lr"] for trial in trials}) == len(trials)
+    assert tune(small_graph, config, path, trials=4, over=["lr"]).trials == 4
+    assert len(trials_of(path)) == len(trials)
+
+
+def test_a_trial_below_the_others_is_given_up(small_graph, config, tmp_path):
+    path = tmp_path / "study.db"
+    tune(small_graph, config, path, trials=16, over=["lr"])
+    states = [trial.state.name for trial in trials_of(path)]
+    assert "PRUNED" in states and "COMPLETE" in states
+
+
+def test_what_is_tuned_matters_to_the_model(quick_config):
+    assert tunable(TrainConfig(model="mf")) == ["lr", "reg", "negatives"]
+    assert tunable(TrainConfig(loss="softmax")) == ["lr", "reg", "temperature", "layers"]
+    assert tunable(TrainConfig(model="mf", loss="ccl")) == ["lr", "reg", "negatives"]
+
+
+def test_what_cannot_be_tuned_is_one_clear_line(small_graph, config, tmp_path):
+    path = tmp_path / "study.db"
+    with pytest.raises(InputError, match="tuned on validation"):
+        tune(small_graph, config.model_copy(update={"select_on": "test"}), path)
+    with pytest.raises(InputError, match="no space to tune dim"):
+        tune(small_graph, config, path, over=["dim"])
+    tune(small_graph, config, path, trials=1, over=["lr"])
+    with pytest.raises(InputError, match="a study of other settings"):
+        tune(small_graph, config.model_copy(update={"dim": 8}), path, trials=1, over=["lr"])
+    path.write_bytes(b"no data base, but long enough to look at")
+    with pytest.raises(InputError, match="no study of Optuna"):
+        tune(small_graph, config, path)
+
+
+def test_the_settings_found_are_a_file_that_prune_takes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = ["--dataset", "synthetic", "--root", "data"]
+    options = ["--model", "mf", "--dim", "4", "--max-epochs", "1", "--eval-every", "1"]
+    run = CliRunner().invoke(
+        cli, ["tune", *data, *options, "--trials", "1", "--over", "lr"], catch_exceptions=False
+    )
+    assert run.exit_code == 0, run.output
+    found = json.loads((tmp_path / "tuned.json").read_text())
+    assert found["model"] == "mf"
+    shown = CliRunner().invoke(cli, ["prune", "--config", "tuned.json", "--print-config"])
+    assert json.loads(shown.stdout)["lr"] == found["lr"]
