@@ -17,7 +17,7 @@ from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
 
 if TYPE_CHECKING:
-    import optuna
+    from optuna import Study, Trial
 
 # Trials whose metric is compared before any is given up, and evaluations before one can be.
 TRIALS_TO_COMPARE, EVALUATIONS_TO_SEE = 4, 2
@@ -119,7 +119,7 @@ def tune(
     if split.valid is None:
         split = split.hold_out_validation(config.seed)
 
-    def objective(trial: "optuna.Trial") -> float:
+    def objective(trial: "Trial") -> float:
         drawn = {name: _suggest(trial, name, SPACES[name]) for name in names}
         settings = type(config)(**{**config.model_dump(), **drawn})
         problem = Problem.prepare(split, settings, choose_device(settings))
@@ -151,13 +151,13 @@ def tune(
     return Tuned(tuned, float(best.value or 0.0), _ended(optuna, found))
 
 
-def _suggest(trial: "optuna.Trial", name: str, space: Space) -> float:
+def _suggest(trial: "Trial", name: str, space: Space) -> float:
     if space.whole:
         return trial.suggest_int(name, int(space.low), int(space.high), log=space.log)
     return trial.suggest_float(name, space.low, space.high, log=space.log)
 
 
-def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "optuna.Study":
+def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "Study":
     """Begin a study, or go on with the one in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -183,7 +183,7 @@ def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "optuna.
     return study
 
 
-def _ended(optuna: Any, study: "optuna.Study") -> int:
+def _ended(optuna: Any, study: "Study") -> int:
     state = optuna.trial.TrialState
     return len(study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED)))
 

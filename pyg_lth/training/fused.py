@@ -107,8 +107,8 @@ class _SharedNegatives(torch.autograd.Function):
         for first in range(0, user.size(0), USERS_AT_ONCE):
             block = slice(first, first + USERS_AT_ONCE)
             part = torch.mm(user[block], shared.t(), out=scores[: own[block].numel()])
-            loss, slope[block] = of_scores(part, own[block])
-            total += loss.sum()
+            losses, slope[block] = of_scores(part, own[block])
+            total += losses.sum()
             torch.mm(part, shared, out=of_user[block])
             # This way round the product is quicker by a third.
             of_shared.addmm_(user[block].t(), part)
