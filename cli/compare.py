@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyg_lth.errors import InputError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,13 +38,25 @@ GAP = 2
     is_flag=True,
     help="Compare the masks too; csv then has these figures instead of the rounds'.",
 )
-def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
-    """Show the run folders RUNS side by side at equal density.
+@click.option(
+    "--by",
+    type=click.Choice(["density", "bytes"]),
+    default="density",
+    show_default=True,
+    help="bytes: what tickets weigh, beside ways that use no mask; ranks by each table.",
+)
+def compare(runs: tuple[Path, ...], form: str, overlap: bool, by: str) -> None:
+    """Show the run folders RUNS side by side at equal density, or by bytes.
 
     Runs that differ in nothing but the seed stay apart; prune --seeds makes one run of several.
     """
     from pyg_lth.reporting import comparison, formats
 
+    if by == "bytes":
+        if overlap:
+            raise InputError("--overlap does not go with --by bytes: masks share a density")
+        _show_by_bytes(runs, form)
+        return
     found = comparison.compare_runs(runs, overlap)
     if form == "table":
         _show(found)
@@ -60,6 +74,28 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool) -> None:
         click.echo(formats.agreements_to_csv(found.agreements), nl=False)
     else:
         click.echo(write[form](found), nl=False)
+
+
+def _show_by_bytes(runs: tuple[Path, ...], form: str) -> None:
+    from rich.console import Console
+
+    from pyg_lth.cli.weighing import weigh
+    from pyg_lth.reporting import by_bytes, formats
+
+    weighed = weigh(runs)
+    if form in ("csv", "json"):
+        click.echo((by_bytes.to_csv if form == "csv" else by_bytes.to_json)(weighed), nl=False)
+        return
+    table = by_bytes.table(weighed)
+    if form == "table":
+        console = Console(highlight=False)
+        console.print(table.title, style="bold", markup=False)
+        for columns in _blocks(table, console.width):
+            _print(console, table, columns)
+        console.print(table.caption, markup=False)
+    else:
+        write = formats.table_to_latex if form == "latex" else formats.table_to_markdown
+        click.echo(write(table), nl=False)
 
 
 def _show(comparison: "Comparison") -> None:

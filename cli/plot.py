@@ -14,18 +14,30 @@ import click
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the figures.  [default: RUN/figures; figures, of several runs]",
 )
-def plot(runs: tuple[Path, ...], out: Path | None) -> None:
+@click.option(
+    "--by",
+    type=click.Choice(["density", "bytes"]),
+    default="density",
+    show_default=True,
+    help="bytes: what tickets weigh, beside ways that use no mask; ranks by each table.",
+)
+def plot(runs: tuple[Path, ...], out: Path | None, by: str) -> None:
     """Draw the figures of the run folders RUNS as PNG and SVG, of several runs together.
 
     Prints the files. Needs matplotlib: pip install "pyg-lth[plots]"
     """
     from pyg_lth.reporting.comparison import labels
-    from pyg_lth.reporting.plots import figures, save
+    from pyg_lth.reporting.plots import figures, frontier, save
     from pyg_lth.results.run_folder import RunFolder
 
-    found = [RunFolder(run) for run in runs]
-    names = labels([run.read_report() for run in found], [run.resolve() for run in runs])
-    drawn = figures(list(zip(names, found, strict=True)))
+    if by == "bytes":
+        from pyg_lth.cli.weighing import weigh
+
+        drawn = frontier(weigh(runs))
+    else:
+        found = [RunFolder(run) for run in runs]
+        names = labels([run.read_report() for run in found], [run.resolve() for run in runs])
+        drawn = figures(list(zip(names, found, strict=True)))
     folder = out or (runs[0] / "figures" if len(runs) == 1 else Path("figures"))
     for path in save(drawn, folder):
         click.echo(path)

@@ -1,5 +1,8 @@
 """Runs side by side by what their tickets weigh, with the ways that use no mask."""
 
+import csv
+import io
+import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -96,6 +99,28 @@ def table(runs: Sequence[Run]) -> Table:
     )
 
 
+def to_csv(runs: Sequence[Run]) -> str:
+    """All points of all runs, a line each, those included that others beat."""
+    text = io.StringIO()
+    metrics = list(runs[0].frontier.points[0].test)
+    names = ["run", "way", "values", "round", "density", "bytes", *metrics, "relative", "low"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*names, "high", "p_value"])
+    for run in runs:
+        for p in run.frontier.points:
+            against = p.difference
+            stored = [run.label, p.way, p.values, p.round, p.density, p.bytes]
+            ends = [against.relative, against.low, against.high, against.p_value]
+            writer.writerow([*stored, *(p.test[name] for name in metrics), *ends])
+    return text.getvalue()
+
+
+def to_json(runs: Sequence[Run]) -> str:
+    """All that was measured, by run, and the sentences on it."""
+    found = {run.label: run.frontier.model_dump(mode="json") for run in runs}
+    return json.dumps({"runs": found, "notes": list(below(runs))}, indent=2) + "\n"
+
+
 def below(runs: Sequence[Run]) -> Iterator[str]:
     """A sentence for each run whose tickets a simpler way beats."""
     found = curves(runs)
@@ -135,6 +160,7 @@ def _caption(runs: Sequence[Run]) -> str:
         f"Of seed {', '.join(map(str, seeds))}. What is stored is read back and ranked: quantised "
         "values as they are in the file. Bytes: values, places, scales, codebooks, and the train "
         "graph where a table has to be propagated; not ids, nor the items that lists leave out.",
+        *below(runs),
         "Of each curve only the points that no other of it beats. beaten by: a way without a mask "
         "that gets at least as much in no more bytes; whether by more than chance is not tested.",
         *(f"{note.capitalize()}." for note in notes),

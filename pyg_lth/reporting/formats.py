@@ -105,39 +105,55 @@ def to_markdown(comparison: Comparison) -> str:
     for note in comparison.notes:
         lines += [f"**{_markdown(note)}**", ""]
     for table in tables(comparison):
-        lines += [
-            f"## {_markdown(table.title)}",
-            "",
-            "| " + " | ".join(map(_markdown, table.columns)) + " |",
-            "|" + "---:|" * len(table.columns),
-        ]
-        for line in _lines(table):
-            lines.append("| " + " | ".join([line.head, *map(_markdown_cell, line.cells)]) + " |")
-        lines += ["", _markdown(table.caption), ""]
+        lines += [f"## {_markdown(table.title)}", "", *_table_in_markdown(table)]
     return "\n".join(lines)
+
+
+def table_to_markdown(table: Table) -> str:
+    """A single table in GitHub's Markdown."""
+    return "\n".join([f"# {_markdown(table.title)}", "", *_table_in_markdown(table)])
+
+
+def _table_in_markdown(table: Table) -> Iterator[str]:
+    yield "| " + " | ".join(map(_markdown, table.columns)) + " |"
+    yield "|" + "---:|" * len(table.columns)
+    for line in _lines(table):
+        yield "| " + " | ".join([line.head, *map(_markdown_cell, line.cells)]) + " |"
+    yield from ("", _markdown(table.caption), "")
 
 
 def to_latex(comparison: Comparison) -> str:
     """The tables in LaTeX, for a document that uses the package booktabs."""
     notes = "".join(f"{note} " for note in comparison.notes)
     parts = ["% Needs \\usepackage{booktabs}.\n"]
-    for table in tables(comparison):
-        caption = f"{notes}{table.title}; {heading(comparison)}. {table.caption}"
-        rules = "\\midrule\n".join(
-            "".join(
-                " & ".join([_latex(line.head), *map(_latex_cell, line.cells)]) + " \\\\\n"
-                for line in group
-            )
-            for group in table.groups
-        )
-        parts.append(
-            "\\begin{table}\n\\centering\n"
-            f"\\caption{{{_latex(caption)}}}\n"
-            f"\\begin{{tabular}}{{{'r' * len(table.columns)}}}\n\\toprule\n"
-            f"{' & '.join(map(_latex, table.columns))} \\\\\n\\midrule\n"
-            f"{rules}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
-        )
+    parts += [
+        _table_in_latex(table, f"{notes}{table.title}; {heading(comparison)}. {table.caption}")
+        for table in tables(comparison)
+    ]
     return "\n".join(parts)
+
+
+def table_to_latex(table: Table) -> str:
+    """A single table in LaTeX, for a document that uses the package booktabs."""
+    needs = "% Needs \\usepackage{booktabs}.\n"
+    return needs + "\n" + _table_in_latex(table, f"{table.title}. {table.caption}")
+
+
+def _table_in_latex(table: Table, caption: str) -> str:
+    rules = "\\midrule\n".join(
+        "".join(
+            " & ".join([_latex(line.head), *map(_latex_cell, line.cells)]) + " \\\\\n"
+            for line in group
+        )
+        for group in table.groups
+    )
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{_latex(caption)}}}\n"
+        f"\\begin{{tabular}}{{{'r' * len(table.columns)}}}\n\\toprule\n"
+        f"{' & '.join(map(_latex, table.columns))} \\\\\n\\midrule\n"
+        f"{rules}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
 
 
 def to_csv(comparison: Comparison) -> str:

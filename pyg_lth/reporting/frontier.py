@@ -91,8 +91,7 @@ class Frontier(BaseModel):
 def measure(folder: RunFolder, data: HeteroData) -> Frontier:
     """Store every round of a run in each way, read it back, and rank by what comes back.
 
-    The outcome is kept in the run folder; it is measured anew only when the run has gone on, or
-    faiss, which product quantisation needs, has come or gone. Of several seeds, the first is
+    The outcome is kept in the run folder, for :func:`read`. Of several seeds, the first is
     measured.
 
     Args:
@@ -102,12 +101,8 @@ def measure(folder: RunFolder, data: HeteroData) -> Frontier:
     Raises:
         InputError: If the folder holds no report, or the graph is another one.
     """
-    report = folder.read_report()
-    own = folder if report.config.get("seeds", 1) == 1 else folder.of_seed(report.seeds[0])
+    report, own = _of_first_seed(folder)
     digest = _digest(own.read_report())
-    kept = read(folder)
-    if kept is not None and kept.of == digest:
-        return kept
     scales = _Scales(own, data)
     found = Frontier(
         of=digest,
@@ -121,12 +116,26 @@ def measure(folder: RunFolder, data: HeteroData) -> Frontier:
 
 
 def read(folder: RunFolder) -> Frontier | None:
-    """What :func:`measure` kept in a run folder, :obj:`None` where there is nothing to be used."""
+    """What :func:`measure` kept in a run folder, if it is still true.
+
+    Returns:
+        :obj:`None` where nothing is kept, or the run has gone on since, or faiss, which product
+        quantisation needs, has come or gone.
+    """
     path = folder.path / FILE
     try:
-        return Frontier.model_validate_json(path.read_bytes()) if path.exists() else None
+        kept = Frontier.model_validate_json(path.read_bytes()) if path.exists() else None
     except ValidationError:
         return None
+    _, own = _of_first_seed(folder)
+    return kept if kept is not None and kept.of == _digest(own.read_report()) else None
+
+
+def _of_first_seed(folder: RunFolder) -> tuple[Report, RunFolder]:
+    """The report of a run, and the run of its first seed."""
+    report = folder.read_report()
+    several = report.config.get("seeds", 1) > 1
+    return report, folder.of_seed(report.seeds[0]) if several else folder
 
 
 def simpler(point: Point, others: list[Point], metric: str) -> Point | None:
@@ -240,6 +249,8 @@ class _Scales:
             if dim % parts:
                 continue
             coder: Any = faiss.ProductQuantizer(dim, parts, 8)
+            # Small tables have few rows for as many centroids, which faiss would remark on.
+            coder.cp.min_points_per_centroid = 1
             coder.train(final)
             decoded = coder.decode(coder.compute_codes(final))
             size = rows * parts + 4 * CENTROIDS * dim

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from pyg_lth.errors import InputError
+from pyg_lth.reporting.by_bytes import Run as Weighed
+from pyg_lth.reporting.by_bytes import curves
 from pyg_lth.results.report import Report, RoundResult, Ticket
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import title
@@ -125,6 +127,50 @@ def figures(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, "Figure"]:
                 f"these runs decide on {' and '.join(metrics)}: plot runs with the same `topk`"
             )
         return dict(_draw(found))
+
+
+def frontier(runs: Sequence[Weighed]) -> dict[str, "Figure"]:
+    """Draw the metric against the bytes that answering takes, a curve for each run and each way.
+
+    Args:
+        runs: Runs that were weighed, of one metric.
+
+    Returns:
+        The figure, by its name.
+
+    Raises:
+        InputError: If matplotlib is missing.
+    """
+    with _style():
+        return {"bytes": _bytes_figure(runs)}
+
+
+def _bytes_figure(runs: Sequence[Weighed]) -> "Figure":
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    metric, own = runs[0].frontier.metric, {run.label for run in runs}
+    figure, (axes,) = _canvas("What is stored is read back and ranked")
+    marks = zip(cycle(COLORS), cycle(MARKERS), strict=False)
+    handles: list[Artist] = []
+    for (name, points), (color, marker) in zip(curves(runs).items(), marks, strict=False):
+        # A run is a line; what needs no mask is told from it by its dashes.
+        (line,) = axes.plot(
+            [weighed.point.bytes / 1000 for weighed in points],
+            [weighed.point.test[metric] for weighed in points],
+            linestyle="-" if name in own else "--",
+            linewidth=1.4 if name in own else 0.8,
+            color=color,
+            marker=marker,
+            label=name,
+        )
+        handles.append(line)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, place: f"{size:,g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("KB that answering takes")
+    axes.set_ylabel(f"Test {metric}")
+    return _with_legend(figure, handles)
 
 
 def render(figure: "Figure", format: Format) -> bytes:

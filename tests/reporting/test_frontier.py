@@ -79,21 +79,17 @@ def test_first_columns_are_those_of_the_dense_table(folders, measured, small_gra
         assert point.test == pytest.approx(evaluate(weight[:, :width]))
 
 
-def test_what_was_measured_is_kept_until_the_run_goes_on(folders, measured, small_graph, tmp_path):
+def test_what_was_measured_is_kept(folders, measured):
     folder = folders["mf"]
     assert read(folder) == measured["mf"]
-    before = (folder.path / frontier.FILE).stat().st_mtime_ns
-    assert measure(folder, small_graph) == measured["mf"]
-    assert (folder.path / frontier.FILE).stat().st_mtime_ns == before
 
 
-def test_what_is_damaged_or_of_another_run_is_measured_again(
-    folders, measured, small_graph, monkeypatch
-):
+def test_what_is_damaged_or_of_another_run_is_not_used(folders, measured, small_graph):
     folder = folders["mf"]
     for text in ("{", measured["lightgcn"].model_dump_json()):
         folder.write_text(frontier.FILE, text)
-        assert measure(folder, small_graph) == measured["mf"]
+        assert read(folder) is None
+    assert measure(folder, small_graph) == measured["mf"] == read(folder)
 
 
 def test_another_graph_is_refused(folders, taste_graph, tmp_path):
