@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pyg_lth.cli.children import command_line
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
@@ -146,26 +145,13 @@ def _jobs(settings: TrainConfig) -> int:
 
 
 def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
-    """Run the seeds of a run in processes of their own."""
+    """Run the seeds of a run in processes of their own, and show how far they are."""
     from pyg_lth.cli.sweep_display import choose_progress
-    from pyg_lth.sweeps.processes import Command, run_all
+    from pyg_lth.sweeps.seeds import run_seeds
 
-    commands = [
-        Command(
-            folder.name,
-            command_line("prune", "--resume", str(folder)),
-        )
-        for folder in folders
-    ]
     title = f"{len(folders)} seeds, {jobs} at a time, run folder {folders[0].parent}"
-    with choose_progress(title, [command.name for command in commands], quiet) as progress:
-        outcomes = run_all(commands, jobs, progress)
-    for name, outcome in outcomes.items():
-        if outcome.code != 0:
-            raise InputError(
-                f"{name} did not end well: {outcome.reason}; what is done is kept: continue with "
-                f"pyg-lth prune --resume {folders[0].parent}"
-            )
+    with choose_progress(title, {folder.name: folder for folder in folders}, quiet) as progress:
+        run_seeds(folders, jobs, progress)
 
 
 def _check_resume(out: Path | None, file: Path | None, flags: dict[str, Any]) -> None:

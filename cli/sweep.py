@@ -13,9 +13,9 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from pyg_lth.cli.children import command_line
 from pyg_lth.cli.settings import PruneSettings, explain, written
 from pyg_lth.errors import InputError
+from pyg_lth.sweeps.children import command_line
 from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
 
 # What a Slurm cluster lets an array have unless its administrator sets another limit.
@@ -86,7 +86,7 @@ def _run(file: Path, cells: list[Cell], jobs: int | None, as_json: bool, quiet: 
     title = f"{file}: {_runs(len(cells))}, {jobs} at a time"
     context = click.get_current_context()
     try:
-        with choose_progress(title, [cell.name for cell in cells], quiet) as progress:
+        with choose_progress(title, {cell.name: cell.folder for cell in cells}, quiet) as progress:
             results = run_cells(cells, _complete, _command, jobs, progress)
     except KeyboardInterrupt:
         again = shlex.join(["pyg-lth", *sys.argv[1:]])

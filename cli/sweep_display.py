@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pyg_lth.files import read_json
 from pyg_lth.sweeps.grid import judge
 from pyg_lth.sweeps.processes import Outcome, Watcher
 
@@ -21,17 +22,23 @@ STYLES = {"running": "bold", "done": "dim", "failed": "red", "in use": "yellow",
 
 
 @contextlib.contextmanager
-def choose_progress(title: str, names: Sequence[str], quiet: bool) -> Iterator[Watcher]:
-    """Yield the watcher that fits stderr: live on a terminal, lines elsewhere, or none."""
+def choose_progress(title: str, folders: Mapping[str, Path], quiet: bool) -> Iterator[Watcher]:
+    """Yield the watcher that fits stderr: live on a terminal, lines elsewhere, or none.
+
+    Args:
+        title: What is run.
+        folders: The run folder of each run, by its name.
+        quiet: Whether to show nothing.
+    """
     console = Console(stderr=True)
     if quiet:
         yield Watcher()
     elif console.is_terminal:
-        progress = LiveProgress(console, title, names)
+        progress = LiveProgress(console, title, list(folders))
         with Live(console=console, get_renderable=progress.render, transient=True):
             yield progress
     else:
-        yield PlainProgress(console, title, names)
+        yield PlainProgress(console, title, folders)
 
 
 class PlainProgress(Watcher):
@@ -40,12 +47,14 @@ class PlainProgress(Watcher):
     Args:
         console: Where to print.
         title: The first line.
-        names: Of all cells.
+        folders: The run folder of each run, by its name.
     """
 
-    def __init__(self, console: Console, title: str, names: Sequence[str]):
+    def __init__(self, console: Console, title: str, folders: Mapping[str, Path]):
         self._console = console
-        self._total = len(names)
+        self._folders = folders
+        # The rounds of each that had been done before, or were told since.
+        self._told = {name: _rounds_done(folder, 0) for name, folder in folders.items()}
         self._ended = 0
         self._print(title)
 
@@ -57,18 +66,26 @@ class PlainProgress(Watcher):
         self._print(f"{name}: started")
 
     def on_line(self, name: str, line: str) -> None:
-        """Pass on what tells the result of a round."""
-        if re.match(r"round \d+ done", line):
-            self._print(f"{name}: {line}")
+        """Look whether another round is done."""
+        self._tell_rounds(name)
+
+    def _tell_rounds(self, name: str) -> None:
+        done = _rounds_done(self._folders[name], self._told[name])
+        for round in range(self._told[name], done):
+            result = read_json(_result(self._folders[name], round))
+            metrics = ", ".join(f"{key} {value:.4f}" for key, value in result["test"].items())
+            self._print(f"{name}: round {round} done, density {result['density']:.2%}, {metrics}")
+        self._told[name] = done
 
     def on_end(self, name: str, outcome: Outcome) -> None:
         """Say how a run ended, and how many did."""
+        self._tell_rounds(name)
         self._ended += 1
         if outcome.code == 0:
             text = f"done in {clock(outcome.seconds)}" if outcome.seconds else "done before"
         else:
             text = f"{judge(outcome)}: {outcome.reason}"
-        self._print(f"{name}: {text} ({self._ended} of {self._total})")
+        self._print(f"{name}: {text} ({self._ended} of {len(self._folders)})")
 
     def on_interrupt(self) -> None:
         """Say what is waited for."""
@@ -151,6 +168,17 @@ class LiveProgress(Watcher):
             table,
             Text(f"{told}; {clock(now - self._start)}", no_wrap=True, overflow="ellipsis"),
         )
+
+
+def _result(folder: Path, round: int) -> Path:
+    return folder / f"round-{round:03d}" / "result.json"
+
+
+def _rounds_done(folder: Path, known: int) -> int:
+    """How many rounds a run has finished, of which some are known."""
+    while _result(folder, known).exists():
+        known += 1
+    return known
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """Find tickets: a run of one seed, or of several in one folder."""
 
 import contextlib
+import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from pyg_lth.lottery.rounds import Rounds
 from pyg_lth.reporting.live import show_progress
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import Data, Ids, RunFolder
+from pyg_lth.sweeps.seeds import run_seeds
 from pyg_lth.training.problem import Problem, choose_device
 
 RunAhead = Callable[[Sequence[Path]], None]
@@ -38,6 +40,7 @@ def find_tickets(
     callback: Callback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
+    jobs: int = 1,
     run_ahead: RunAhead | None = None,
 ) -> Report:
     """Find winning tickets: rounds of mask, rewind, retrain (paper, Section 3.2).
@@ -58,8 +61,10 @@ def find_tickets(
         progress: Whether to show rounds as they come: in a notebook below the cell, in a terminal
             as the command line does.
         checkpoint_seconds: Time between two savings of the training in progress, in seconds.
-        run_ahead: With several seeds, called with the run folder of each, begun and ready to
-            resume, before they are run here in turn; what it has other processes do in these
+        jobs: With several seeds, how many of them to run at a time, each in a process of its own
+            with one thread; 1 runs them here in turn.
+        run_ahead: With several seeds, called instead with the run folder of each, begun and ready
+            to resume, before they are run here in turn; what it has other processes do in these
             folders is not done again.
 
     Returns:
@@ -103,6 +108,8 @@ def find_tickets(
 
     shown = show_progress(run_dir) if progress else contextlib.nullcontext(Callback())
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
+    if run_ahead is None and jobs > 1:
+        run_ahead = functools.partial(run_seeds, jobs=jobs)
     with (
         kept as path,
         RunFolder(path) as folder,

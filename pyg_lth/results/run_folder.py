@@ -230,17 +230,21 @@ class RunFolder:
             raise InputError(
                 f"{self.path} keeps no graph: give the data that it was begun with, as `dataset`"
             )
-        path = self._data_folder / GRAPH
+        if self._data_folder != self.path:
+            return RunFolder(self._data_folder).read_data()
+        path = self.path / GRAPH
         with self._readable(path):
             split = InteractionSplit.from_tensors(self._read_tensors(path))
         if split.fingerprint() != self.read_environment().get("graph"):
             raise InputError(f"{path} is damaged: it is not the graph that the run was begun with")
-        kept = self._read_json(self._data_folder / DATA)
+        kept = self._read_json(self.path / DATA)
         return Data(split, kept.get("user_ids"), kept.get("item_ids"))
 
     def locate(self, path: str) -> Path:
         """A path in the settings, seen from where the run was begun if it is there."""
-        kept = self._data_folder / DATA
+        if self._data_folder != self.path:
+            return RunFolder(self._data_folder).locate(path)
+        kept = self.path / DATA
         begun_in = self._read_json(kept).get("directory", "") if kept.exists() else ""
         there = Path(begun_in, path)
         return there if there.exists() else Path(path)

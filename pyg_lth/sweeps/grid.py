@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyg_lth.config import BEFORE
 from pyg_lth.errors import IN_USE, InputError
+from pyg_lth.files import read_json
 from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
 
@@ -143,7 +143,7 @@ def read_state(cell: Cell, complete: Complete) -> State:
     if not path.exists():
         return "new"
     try:
-        kept = complete({**BEFORE, **_read_json(path)})
+        kept = complete({**BEFORE, **read_json(path)})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     for name in sorted(kept.keys() | cell.settings.keys()):
@@ -153,7 +153,7 @@ def read_state(cell: Cell, complete: Complete) -> State:
                 f"{cell.settings.get(name)}: delete it, or choose another out"
             )
     path = cell.folder / "report.json"
-    report = _read_json(path) if path.exists() else {}
+    report = read_json(path) if path.exists() else {}
     # It is written after every round, and after every seed.
     last_round = len(report.get("rounds", ())) == kept["rounds"] or report.get("ended")
     last_seed = len(report.get("seeds", ())) == kept["seeds"]
@@ -248,13 +248,3 @@ def _label(key: str, value: str | None) -> str:
         stem = re.sub(r"(\.[^\W\d]\w*)+$", "", Path(value).name)
         return re.sub(r"[^\w.+-]+", "_", stem).strip(".") or key
     return f"{key}{value}"
-
-
-def _read_json(path: Path) -> Settings:
-    try:
-        content: Any = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: it holds no JSON object")
-    return content

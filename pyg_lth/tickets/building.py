@@ -26,6 +26,7 @@ from pyg_lth.tickets.places import Form
 from pyg_lth.tickets.quantization import Values
 from pyg_lth.tickets.table import CompactTable
 from pyg_lth.tickets.ticket import Ticket
+from pyg_lth.training.losses import unit_rows
 
 # What is stored of a backbone that propagates: the ego table and the graph; the propagated table;
 # the propagated table pruned to a budget.
@@ -99,6 +100,11 @@ def build_ticket(
     strategy = BACKBONES[config.model]
     # Only of these does a ticket know the way from the table to the embeddings.
     polynomial = embeds_as_lightgcn(backbone) and strategy.propagation is normalized
+    if config.score == "cosine":
+        # Inner products of rows of length one are the cosines; what is propagated has to be kept
+        # as it comes out, since a ticket divides nothing.
+        polynomial = polynomial and not propagates
+        weight = unit_rows(weight)
     store = store or ("ego" if polynomial else "final")
     if store not in STORES:
         raise InputError(f"{store!r} is none of {', '.join(STORES)}")
@@ -119,6 +125,8 @@ def build_ticket(
         graph = strategy.propagation(edges, len(weight), config) if propagates else None
         with torch.no_grad():
             final = backbone.get_embedding(graph)
+            if config.score == "cosine":
+                final = unit_rows(final)
         if store == "final":
             table = CompactTable.from_dense(final.numpy(), None, values, form)
     if store == "pruned":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pyg_lth.cli.children import command_line
+from pyg_lth.sweeps.children import command_line
 
 SHORT = ["--model", "mf", "--dim", 4, "--max-epochs", 2, "--eval-every", 2, "--rounds", 1]
 

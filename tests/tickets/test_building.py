@@ -43,6 +43,19 @@ def test_a_ticket_answers_as_the_run_was_evaluated(runs, small_graph, tmp_path, 
     np.testing.assert_array_equal(ticket.rank(users, 5)[0], ranked)
 
 
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_a_ticket_of_a_run_that_ranks_by_cosine_does_so_too(
+    small_graph, quick_config, tmp_path, model
+):
+    config = quick_config(model=model, loss="softmax", rounds=1)
+    assert config.score == "cosine"
+    report = pyg_lth.find_tickets(small_graph, config, run_dir=tmp_path)
+    ticket = build_ticket(tmp_path, small_graph, round=1)
+    assert ticket.notes["metrics"]["test"] == pytest.approx(report.rounds[0].test)
+    lengths = np.linalg.norm(ticket.embedding(), axis=1)
+    np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-5)
+
+
 def test_the_three_storages_of_lightgcn(runs, small_graph):
     ego, final, pruned, quantised = (
         build_ticket(runs / "lightgcn", small_graph, round=2, **given)
