@@ -338,7 +338,7 @@ def test_report_json_has_the_schema_of_the_design(small_graph, quick_config, tmp
     assert report == json.loads(returned.to_json())
     assert set(report) == {
         *("schema", "config", "dense", "popularity", "rounds", "sparsest_winner"),
-        *("seeds", "groups", "sparsest_strict_winner", "ended", "guests"),
+        *("seeds", "groups", "sparsest_strict_winner", "ended", "guests", "refit"),
         *("unconverged_seeds", "dense_converged"),
         *("winner_by_validation", "strict_winner_by_validation"),
     }

@@ -45,7 +45,9 @@ def training_step(problem: Problem, adjacency: str, layers: int = 3) -> Task:
     source = itertools.cycle(batches)
 
     def run(count: int) -> None:
-        for user, positive, negative in itertools.islice(source, count):
+        for batch in itertools.islice(source, count):
+            parts = problem.sampler.layout.split(batch)
+            user, positive, negative = parts.user, parts.positive, parts.negative[0]
             items = torch.cat([positive, negative]) + split.num_users
             optimizer.zero_grad()
             rank = model(graph, torch.stack([user.repeat(2), items]))

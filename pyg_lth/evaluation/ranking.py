@@ -61,7 +61,8 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     rowptr, seen_item = seen
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
-    chunk = min(max(1, SCORES_AT_ONCE // num_items), num_users)
+    # Half as many, since a key takes twice as much as its score.
+    chunk = min(max(1, SCORES_AT_ONCE // (2 * num_items)), num_users)
     # On the host before the loop, so that nothing in it waits for the device.
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
     scores, keys = (rowptr.new_empty(chunk, num_items, dtype=t) for t in (torch.float, torch.long))

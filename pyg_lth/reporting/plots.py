@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from pyg_lth import files
 from pyg_lth.errors import InputError
 from pyg_lth.reporting.by_bytes import Run as Weighed
 from pyg_lth.reporting.by_bytes import curves
@@ -198,14 +199,11 @@ def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in figures.items():
         for format in FORMATS:
             path = folder / f"{name}.{format}"
-            temporary = path.with_name(f".{path.name}.tmp")
-            temporary.write_bytes(render(figure, format))
-            temporary.replace(path)
+            files.write(path, render(figure, format))
             paths.append(path)
     return paths
 

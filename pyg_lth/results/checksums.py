@@ -208,7 +208,10 @@ class Checksums:
             return f"{again}, which does round {int(first[6:])} again and keeps the others"
         if first == "state":
             return f"{again}, which trains that round again from its start"
+        data = f"{again} and its data: name them as `dataset`, or give the graph"
         return {
+            "graph.safetensors": data,
+            "data.json": data,
             "config.json": f"{again} and the settings of report.json, or bring back a copy",
             "environment.json": "bring it back from a copy, or begin a new run: the rounds remain",
             "theta0.safetensors": f"{again}, which draws it again and compares the checksum",

@@ -95,7 +95,7 @@ def user_metrics(run_dir: str | Path, round: int | None = None) -> "pd.DataFrame
                         "density": result.density,
                         "user": index,
                         "user_id": index if ids is None else np.asarray(ids, object)[index],
-                        **users,
+                        **dict(sorted(users.items())),
                     }
                 )
             )

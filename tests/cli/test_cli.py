@@ -136,9 +136,9 @@ def test_a_settings_file_is_yaml_or_json(run, tmp_path, text):
 
 
 def test_commands_come_in_the_order_of_their_importance(run):
-    names = ["prune", "train", "sweep", "report", "compare", "plot"]
+    names = ["prune", "train", "tune", "sweep", "report", "compare", "plot"]
     listed = run("--help")[1].partition("Commands:")[2].splitlines()
-    assert [line.split()[0] for line in listed if line[2:3].isalpha()][:6] == names
+    assert [line.split()[0] for line in listed if line[2:3].isalpha()][:7] == names
     listed = run("datasets", "--help")[1].partition("Commands:")[2].split()
     assert listed.index("list") < listed.index("info") < listed.index("prepare")
 

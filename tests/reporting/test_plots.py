@@ -1,4 +1,5 @@
-import json
+import errno
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -79,7 +80,7 @@ def edited(tmp_path, finished):
         folder = RunFolder(tmp_path / f"run-{next(numbers)}")
         folder.begin(config, "graph", resume=False)
         folder.write_epochs(finished.read_epochs(6))
-        (folder.path / "report.json").write_text(json.dumps(content))
+        folder._write_json(folder.path / "report.json", content)
         return folder
 
     return edit
@@ -333,7 +334,7 @@ def test_more_runs_than_colours_still_look_unlike(edited):
 
 
 def test_runs_of_another_metric_are_refused(finished, edited):
-    other = edited(config={"topk": 10, "select_on": "test"})
+    other = edited(config={"topk": 10, "select_by": "recall@10", "select_on": "test"})
     with pytest.raises(InputError, match=r"recall@10 and recall@5: .*`topk`"):
         draw(finished, other)
 
@@ -436,12 +437,11 @@ def test_files_are_whole_or_as_they_were(tmp_path, drawn, monkeypatch):
     assert sorted(paths) == sorted((tmp_path / "figures").iterdir())
     assert paths[0].read_bytes() == render(drawn["epochs"], "png")
 
-    def fail(self, content):
-        self.touch()
-        raise OSError("no space left")
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "no space left")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="no space"):
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(InputError, match=r"cannot be written: no space left"):
         save(two, tmp_path / "figures")
     assert paths[0].read_bytes() == render(drawn["epochs"], "png")
 

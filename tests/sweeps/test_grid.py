@@ -379,14 +379,22 @@ def test_the_summary_says_what_is_done_and_what_to_try(run, write, monkeypatch):
     assert summary["runs"][3]["reason"] == "Error: so it is"
 
 
-def test_without_a_terminal_rounds_and_ends_are_told_line_by_line():
+def test_without_a_terminal_rounds_and_ends_are_told_line_by_line(tmp_path):
+    def finish(round):
+        path = tmp_path / "b" / f"round-{round:03d}" / "result.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"density": 0.9**round, "test": {"recall@20": 0.1234}}))
+
     text = io.StringIO()
-    progress = PlainProgress(Console(file=text, width=40), "grid.yaml: 3 runs", ["a", "b", "c"])
+    finish(0)  # before this sweep
+    folders = {name: tmp_path / name for name in "abc"}
+    progress = PlainProgress(Console(file=text, width=40), "grid.yaml: 3 runs", folders)
     progress.on_end("a", Outcome(0, 0.0, ""))
     progress.on_start("b")
-    progress.on_line("b", "round 1: density 90.00%")
-    progress.on_line("b", "round 1 epoch 5: loss 0.5, valid recall@20 0.1")
-    progress.on_line("b", "round 1 done: best epoch 5 of 9, 1.0 s, test recall@20 0.1234")
+    progress.on_line("b", "round 9 done: whatever it says")
+    finish(1)
+    progress.on_line("b", "another line")
+    finish(2)
     progress.on_end("b", Outcome(0, 65.0, "round 1 done"))
     progress.on_start("c")
     progress.on_end("c", Outcome(3, 1.0, "Error: c is in use by another process: wait for it"))
@@ -395,7 +403,8 @@ def test_without_a_terminal_rounds_and_ends_are_told_line_by_line():
         "grid.yaml: 3 runs",
         "a: done before (1 of 3)",
         "b: started",
-        "b: round 1 done: best epoch 5 of 9, 1.0 s, test recall@20 0.1234",
+        "b: round 1 done, density 90.00%, recall@20 0.1234",
+        "b: round 2 done, density 81.00%, recall@20 0.1234",
         "b: done in 0:01:05 (2 of 3)",
         "c: started",
         "c: in use: Error: c is in use by another process: wait for it (3 of 3)",
@@ -575,7 +584,7 @@ def test_a_killed_and_an_interrupted_sweep_go_on_to_the_same_reports(tmp_path, u
     assert re.match(r"3 runs: 2 done( \(1 of them before\))?, 1 failed; ", head)
     assert failed.startswith("failed nowhere: Error: nowhere.csv: no such file")
     assert remedy.startswith("  try: pyg-lth prune --model=mf --dim=4 ")
-    assert f": round {ROUNDS} done: best epoch" in err
+    assert f": round {ROUNDS} done, density" in err
     assert reports(tmp_path) == undisturbed
     file.write_text(REAL)
     rest = start(tmp_path, "grid.yaml", "--quiet")
