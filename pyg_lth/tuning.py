@@ -161,7 +161,7 @@ def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "Study":
     """Begin a study, or go on with the one in a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        study = optuna.create_study(
+        study: Study = optuna.create_study(
             storage=f"sqlite:///{path}",
             study_name="pyg-lth",
             direction="maximize",
