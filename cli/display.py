@@ -20,6 +20,16 @@ from pyg_lth.results.text import percent, score
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
 
+NAMES = ("round", "density", "epoch", "loss", "recall", "ndcg", "time")
+
+# Columns that each column needs at most, two between them included.
+NEEDED = 9
+
+
+def _left_out(width: int) -> tuple[str, ...]:
+    """What a narrow terminal has no room for, so that no cell is cut."""
+    return ("loss", "time", "ndcg", "epoch")[: max(0, len(NAMES) - width // NEEDED)]
+
 
 @contextlib.contextmanager
 def choose_progress(folder: Path, quiet: bool) -> Any:
@@ -168,11 +178,18 @@ class LiveProgress(Callback):
     def render(self) -> RenderableType:
         """Draw the state of this moment; called by the display's own thread."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
-        for name in ("round", "density", "epoch", "loss", "recall", "ndcg", "time"):
-            table.add_column(name, justify="right", no_wrap=True)
+        left_out = _left_out(self._console.width)
+        for name in NAMES:
+            if name not in left_out:
+                table.add_column(name, justify="right", no_wrap=True)
+
+        def shown(row: tuple[str, ...]) -> list[str]:
+            cells = zip(NAMES, row, strict=True)
+            return [cell for name, cell in cells if name not in left_out]
+
         room = max(3, self._console.height - 10)
         for row in self._rows[-room:]:
-            table.add_row(*row, style="dim")
+            table.add_row(*shown(row), style="dim")
         training = self._training
         if training is None:
             return Group(self._header, table) if self._rows else self._header
@@ -181,13 +198,15 @@ class LiveProgress(Callback):
         last = progress.history[-1] if progress.history else None
         spent = sum(record.seconds for record in progress.history) + progress.seconds
         table.add_row(
-            *self._cells(
-                self._running,
-                percent(self._density),
-                str(progress.epoch + 1),
-                f"{last.loss:.4f}" if last else "",
-                training.best_metrics,
-                _duration(spent),
+            *shown(
+                self._cells(
+                    self._running,
+                    percent(self._density),
+                    str(progress.epoch + 1),
+                    f"{last.loss:.4f}" if last else "",
+                    training.best_metrics,
+                    _duration(spent),
+                )
             ),
             style="bold",
         )
