@@ -211,9 +211,10 @@ class LiveProgress(Callback):
             style="bold",
         )
         bar = Table.grid(padding=(0, 1))
+        room_for_bar = [ProgressBar(total=steps, completed=progress.step, width=20)]
         bar.add_row(
             f"epoch {progress.epoch + 1}",
-            ProgressBar(total=steps, completed=progress.step, width=20),
+            *(room_for_bar if not left_out else []),
             f"{progress.step}/{steps} steps",
             self._time_left(progress.round, progress.epoch + progress.step / steps, spent),
         )

@@ -43,10 +43,14 @@ def folders(tmp_path_factory, small_graph, quick_config):
     def alter(name, change):
         """A copy of the plain run whose rounds came to something else."""
         path = shutil.copytree(root / "plain", root / name)
+        # What is altered here would be damage to a folder that knows its checksums.
+        (path / "checksums.txt").unlink()
         folder = RunFolder(path)
         report = folder.read_report()
         config, results = change(report.config, folder.read_results())
         (path / "config.json").write_text(json.dumps(config))
+        for round in range(len(results), 1 + len(report.rounds)):
+            shutil.rmtree(path / f"round-{round:03d}")
         folder.write_report(Report.of_seed(config, report.groups, report.popularity, results))
         return folder
 
