@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 DIST ?= dist
 
-.PHONY: demo test wheel torture lint scatter browser help-pages docs bench clean
+.PHONY: demo test wheel torture lint scatter browser help-pages docs pictures bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/pyg-lth prune --model mf --dataset synthetic --rounds 8 --amount 0.2 --lr 0.005 --patience 10 --tolerance 0.02
@@ -60,6 +60,10 @@ help-pages: $(VENV)/installed
 # The tutorial runs in the build, and a step of it that fails fails the build.
 docs: $(VENV)/documenting
 	$(BIN)/sphinx-build --quiet -W --keep-going docs build/docs
+
+# What README and the documentation's first page show.
+pictures: $(VENV)/developing browser
+	$(BIN)/python docs/make_pictures.py
 
 # A peer that cannot be installed is reported as not measured, with the reason in .bench/PEER.log.
 bench: $(VENV)/developing

@@ -151,10 +151,12 @@ def _bytes_figure(runs: Sequence[Weighed]) -> "Figure":
 
     metric, own = runs[0].frontier.metric, {run.label for run in runs}
     figure, (axes,) = _canvas("What is stored is read back and ranked")
-    marks = zip(cycle(COLORS), cycle(MARKERS), strict=False)
+    colors, of_runs, of_ways = cycle(COLORS), cycle(MARKERS), cycle(MARKERS)
     handles: list[Artist] = []
-    for (name, points), (color, marker) in zip(curves(runs).items(), marks, strict=False):
-        # A run is a line; what needs no mask is told from it by its dashes.
+    for name, points in curves(runs).items():
+        # A run is a line of its own colour; what needs no mask is grey and dashed.
+        color = next(colors) if name in own else REFERENCE
+        marker = next(of_runs if name in own else of_ways)
         (line,) = axes.plot(
             [weighed.point.bytes / 1000 for weighed in points],
             [weighed.point.test[metric] for weighed in points],
