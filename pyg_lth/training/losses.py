@@ -97,8 +97,8 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
     r"""Cosine contrastive loss, against negatives that the whole batch shares.
 
     .. math::
-        \frac{1}{B} \sum_b \Big(1 - \cos(u_b, i_b)
-        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\Big)
+        \frac{1}{B} \sum_b \left(1 - \cos(u_b, i_b)
+        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\right)
 
     Negatives below the margin :math:`γ` are left alone. From `"SimpleX: A Simple and Strong
     Baseline for Collaborative Filtering" <https://arxiv.org/abs/2109.12613>`_, which draws
