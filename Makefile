@@ -52,8 +52,9 @@ browser:
 	fi
 
 help-pages: $(VENV)/installed
-	for command in "" prune train sweep report compare plot export inspect recommend serve datasets \
-		"datasets list" "datasets info" "datasets prepare" doctor; do \
+	for command in "" prune train tune sweep report compare plot export inspect recommend serve \
+		runs "runs list" "runs check" "runs clean" datasets "datasets list" "datasets info" \
+		"datasets prepare" "datasets convert" doctor; do \
 		$(BIN)/pyg-lth $$command --help >/dev/null || exit 1; \
 	done
 

@@ -57,8 +57,8 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
     r"""Cosine contrastive loss, against negatives that the whole batch shares.
 
     .. math::
-        \frac{1}{B} \sum_b \Big(1 - \cos(u_b, i_b)
-        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\Big)
+        \frac{1}{B} \sum_b \left(1 - \cos(u_b, i_b)
+        + \frac{w}{m} \sum_{j=1}^m \max(0, \cos(u_b, s_j) - γ)\right)
 
     Args:
         user: Embeddings of the users, shape ``[B, dim]``, float.
