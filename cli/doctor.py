@@ -12,8 +12,8 @@ import click
 def doctor(root: str, as_json: bool) -> None:
     """Show versions, device, propagation backends, plugins and which data sets are ready."""
     from pyg_lth.datasets import list_datasets
-    from pyg_lth.registry import plugins
     from pyg_lth.results.environment import check_backends, describe_environment
+    from pyg_lth.strategies import plugins
 
     environment, backends = describe_environment(), check_backends()
     ready = [entry["name"] for entry in list_datasets(root) if entry["ready"]]

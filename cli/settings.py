@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
-from pyg_lth.registry import Registry
 from pyg_lth.settings_file import read_settings
+from pyg_lth.strategies import Registry
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pyg_lth.files import read_json
 from pyg_lth.sweeps.grid import judge
 from pyg_lth.sweeps.processes import Outcome, Watcher
+from pyg_lth.whole_files import read_json
 
 STYLES = {"running": "bold", "done": "dim", "failed": "red", "in use": "yellow", "waiting": "dim"}
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pyg_lth.registry import BACKBONES, LOSSES, LossName, MethodName, ModelName
+from pyg_lth.strategies import BACKBONES, LOSSES, LossName, MethodName, ModelName
 
 PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]

@@ -11,7 +11,7 @@ from pyg_lth.errors import InputError
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning.masks import Mask
-from pyg_lth.registry import LOSSES
+from pyg_lth.strategies import LOSSES
 from pyg_lth.training.problem import Problem, choose_device
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training

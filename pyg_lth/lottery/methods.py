@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pyg_lth import registry
+from pyg_lth import strategies
 from pyg_lth.lottery import evidence, rewinding
 from pyg_lth.lottery.evidence import Evidence
 from pyg_lth.pruning import criteria
@@ -33,7 +33,7 @@ class Method:
     regrows: bool = False
 
 
-METHODS: registry.Registry[Method] = registry.METHODS
+METHODS: strategies.Registry[Method] = strategies.METHODS
 METHODS.extend(
     __name__,
     {
@@ -77,4 +77,4 @@ def register_method(name: str, method: Method) -> None:
         >>> pyg_lth.PruneConfig(method="longest-rows").method
         'longest-rows'
     """
-    METHODS.register(name, method, registry.calling_module(), {})
+    METHODS.register(name, method, strategies.calling_module(), {})

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric import nn
 from torch_geometric.typing import Adj, OptTensor
 
-from pyg_lth import registry
+from pyg_lth import strategies
 from pyg_lth.config import TrainConfig
 from pyg_lth.nn.propagation import Propagation
 
@@ -195,7 +195,7 @@ class Backbone:
     propagation: Callable[[Tensor, int, TrainConfig], Any] = normalized
 
 
-BACKBONES: registry.Registry[Backbone] = registry.BACKBONES
+BACKBONES: strategies.Registry[Backbone] = strategies.BACKBONES
 BACKBONES.extend(
     __name__,
     {
@@ -241,4 +241,4 @@ def register_backbone(name: str, backbone: Backbone, layers: int = 0) -> None:
         >>> pyg_lth.TrainConfig(model="layers-summed").layers
         2
     """
-    BACKBONES.register(name, backbone, registry.calling_module(), {"layers": layers})
+    BACKBONES.register(name, backbone, strategies.calling_module(), {"layers": layers})

@@ -172,18 +172,18 @@ class Comparison(BaseModel):
 
     def _repr_html_(self) -> str:
         from pyg_lth.reporting import formats
-        from pyg_lth.results import html
+        from pyg_lth.results import notebook
 
-        parts = [html.paragraph(formats.heading(self), strong=True)]
-        parts += [html.paragraph(note, strong=True) for note in self.notes]
+        parts = [notebook.paragraph(formats.heading(self), strong=True)]
+        parts += [notebook.paragraph(note, strong=True) for note in self.notes]
         for table in formats.tables(self, best="an arrow"):
             rows = [
                 [line.head, *(f"{'→ ' * cell.best}{cell.text}{cell.mark}" for cell in line.cells)]
                 for group in table.groups
                 for line in group
             ]
-            parts += [html.paragraph(table.title), html.table(table.columns, rows)]
-            parts.append(html.paragraph(table.caption))
+            parts += [notebook.paragraph(table.title), notebook.table(table.columns, rows)]
+            parts.append(notebook.paragraph(table.caption))
         return "".join(parts)
 
 

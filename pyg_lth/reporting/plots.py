@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from pyg_lth import files
+from pyg_lth import whole_files
 from pyg_lth.errors import InputError
 from pyg_lth.reporting.by_bytes import Run as Weighed
 from pyg_lth.reporting.by_bytes import curves
@@ -205,7 +205,7 @@ def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for format in FORMATS:
             path = folder / f"{name}.{format}"
-            files.write(path, render(figure, format))
+            whole_files.write(path, render(figure, format))
             paths.append(path)
     return paths
 
@@ -261,6 +261,8 @@ def _metric_figure(runs: Sequence[_Run]) -> "Figure":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    if len(runs) > HANDFUL:
+        return _metric_panels(runs)
     figure, (axes,) = _canvas(_heading(runs, [run.report for run in runs]))
     metric = runs[0].report.metric
     handles = _legend_of_runs(runs)
@@ -303,6 +305,48 @@ def _metric_figure(runs: Sequence[_Run]) -> "Figure":
         }
         handles.append(Line2D([], [], **bar, label="± 1 SD over seeds"))
     return _with_legend(figure, handles)
+
+
+def _metric_panels(runs: Sequence[_Run]) -> "Figure":
+    """A panel for each run, with the others in grey behind it."""
+    from matplotlib.lines import Line2D
+
+    rows = -(-len(runs) // 2)
+    figure, panels = _canvas(_heading(runs, [run.report for run in runs]), rows, 2)
+    metric = runs[0].report.metric
+    curves = [
+        (
+            [result.density for result in (run.report.dense, *run.report.rounds)],
+            [result.test[metric] for result in (run.report.dense, *run.report.rounds)],
+        )
+        for run in runs
+    ]
+    for axes, run in zip(panels, runs, strict=False):
+        for density, value in curves:
+            axes.plot(density, value, color=REFERENCE, alpha=0.35, linewidth=0.6)
+        _draw_tickets(axes, run, curves[runs.index(run)][1])
+        axes.axhline(run.report.dense.test[metric], color=REFERENCE, linestyle="--", linewidth=0.8)
+        axes.set_title(textwrap.fill(run.label, 24), color=run.color, fontsize=6.5)
+        for line in axes.lines:
+            line.set_markersize(0.6 * line.get_markersize())
+        _density_axis(axes)
+        axes.tick_params("x", labelsize=5)
+    for axes in panels[len(runs) :]:
+        axes.set_visible(False)
+    for axes in panels[0 : len(runs) : 2]:
+        axes.set_ylabel(f"Test {metric}")
+    for axes in panels[: len(runs) - 2]:
+        axes.set_xlabel("")
+    marks: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": REFERENCE}
+    return _with_legend(
+        figure,
+        [
+            Line2D([], [], **marks, label="wins"),
+            Line2D([], [], **marks, markerfacecolor="white", label="does not win"),
+            Line2D([], [], color=REFERENCE, linestyle="--", label="its dense model"),
+            Line2D([], [], color=REFERENCE, alpha=0.35, linewidth=0.6, label="the other runs"),
+        ],
+    )
 
 
 def _fit_height(axes: "Axes", curves: Sequence[float], popularity: Sequence[float]) -> bool:

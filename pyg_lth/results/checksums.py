@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pyg_lth import files
+from pyg_lth import whole_files
 from pyg_lth.errors import InputError
 
 NAME = "checksums.txt"
@@ -71,7 +71,7 @@ class Checksums:
             with contextlib.suppress(Damaged):
                 self._cut(path)
         self._note(path, Entry(hashlib.sha256(content).hexdigest(), len(content), -1))
-        files.write(path, content)
+        whole_files.write(path, content)
 
     def append(self, path: Path, content: bytes) -> None:
         """Note the checksum of a file with something added to it, then add it.
@@ -88,7 +88,7 @@ class Checksums:
         digest.update(content)
         end = size + len(content)
         self._note(path, Entry(digest.hexdigest(), end, size))
-        with files.writing(path), path.open("ab") as file:
+        with whole_files.writing(path), path.open("ab") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -124,7 +124,7 @@ class Checksums:
                 if not self._known(path):
                     raise Damaged(path, "it is missing", self.remedy(path))
                 continue
-            content = files.read(path)
+            content = whole_files.read(path)
             known = self._known(path)
             if not known:
                 return content
@@ -171,7 +171,7 @@ class Checksums:
     def _lines(self) -> Iterator[tuple[str, Entry]]:
         if not self._path.exists():
             return
-        *lines, rest = files.read(self._path).split(b"\n")
+        *lines, rest = whole_files.read(self._path).split(b"\n")
         # A line that a killed process wrote in part is none; a whole one lacks but its end.
         if len(rest) > 8 and _is_whole(rest[:-1]):
             lines.append(rest)
@@ -187,7 +187,7 @@ class Checksums:
         name = self._name(path)
         body = f"{entry.sha256} {entry.size} {entry.before} {name}".encode()
         line = b"%08x %s\n" % (zlib.crc32(body), body)
-        with files.writing(self._path):
+        with whole_files.writing(self._path):
             self._folder.mkdir(parents=True, exist_ok=True)
             if not self._writes and self._path.exists():
                 _drop_unfinished_line(self._path)

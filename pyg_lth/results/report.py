@@ -10,7 +10,7 @@ from pyg_lth.config import SplitName
 from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import Difference, holds, holm, judge
-from pyg_lth.registry import guests_in
+from pyg_lth.strategies import guests_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +67,10 @@ class RoundResult(BaseModel):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from pyg_lth.results import html
+        from pyg_lth.results import notebook
 
         names, values = zip(*self._in_short(), strict=True)
-        return html.table(names, [values])
+        return notebook.table(names, [values])
 
     def _in_short(self) -> list[tuple[str, str]]:
         """What a reader wants first, as names and values."""
@@ -421,13 +421,13 @@ class Report(BaseModel):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        from pyg_lth.results import html, text
+        from pyg_lth.results import notebook, text
 
         return (
-            html.paragraph(text.title(self))
-            + html.paragraph(text.conclusion(self), strong=True)
-            + html.table(text.COLUMNS, text.table_rows(self))
-            + html.paragraph(text.caption(self))
+            notebook.paragraph(text.title(self))
+            + notebook.paragraph(text.conclusion(self), strong=True)
+            + notebook.table(text.COLUMNS, text.table_rows(self))
+            + notebook.paragraph(text.caption(self))
         )
 
 

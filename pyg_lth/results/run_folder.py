@@ -15,7 +15,7 @@ import safetensors.torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from pyg_lth import files
+from pyg_lth import whole_files
 from pyg_lth.config import BEFORE, PruneConfig, TrainConfig, completed
 from pyg_lth.errors import FolderInUse, InputError, RunWarning
 from pyg_lth.interactions import InteractionSplit
@@ -85,7 +85,7 @@ class RunFolder:
             FolderInUse: If another process owns it.
             InputError: If it cannot be made.
         """
-        with files.writing(self.path / "state"):
+        with whole_files.writing(self.path / "state"):
             (self.path / "state").mkdir(parents=True, exist_ok=True)
             try:
                 self._lock.acquire(blocking=False)
@@ -162,7 +162,7 @@ class RunFolder:
 
     def _repair(self) -> None:
         """Take away what is damaged, so that it is done again."""
-        for path in self.path.rglob(files.TEMPORARY):
+        for path in self.path.rglob(whole_files.TEMPORARY):
             path.unlink()
         damaged = {error.path: error for error in self._damaged()}
         for path, error in damaged.items():
@@ -306,7 +306,7 @@ class RunFolder:
             with self._readable(path):
                 safetensors.torch.load(content)
         elif path.suffix == ".json":
-            files.parse_json(content, path)
+            whole_files.parse_json(content, path)
 
     def files(self) -> list[Path]:
         """The files of the run that have checksums, or would if they were not older."""
@@ -384,7 +384,7 @@ class RunFolder:
     def write_page(self, html: str, path: str | Path | None = None) -> Path:
         """Write the page of the run, ``report.html`` unless told otherwise; return its path."""
         path = self.path / "report.html" if path is None else Path(path)
-        files.write(path, html.encode(errors="backslashreplace"))
+        whole_files.write(path, html.encode(errors="backslashreplace"))
         return path
 
     def write_text(self, name: str, text: str) -> None:
@@ -528,7 +528,7 @@ class RunFolder:
         """Remove what only a run that goes on needs: its states, and files half written."""
         for path in self._states.values():
             self._checksums.remove(path)
-        for path in self.path.rglob(files.TEMPORARY):
+        for path in self.path.rglob(whole_files.TEMPORARY):
             path.unlink()
 
     def clean(self) -> int:
@@ -540,7 +540,7 @@ class RunFolder:
         planned = self.read_config().get("rounds", 0)
         report = self.read_report() if (self.path / "report.json").exists() else None
         done = report is not None and (len(report.rounds) == planned or report.ended is not None)
-        half_written = list(self.path.rglob(files.TEMPORARY))
+        half_written = list(self.path.rglob(whole_files.TEMPORARY))
         unused = []
         if done:
             below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
@@ -562,7 +562,7 @@ class RunFolder:
     def _read_json(self, path: Path) -> dict[str, Any]:
         if not path.exists() and not self._checksums.expects(path):
             raise InputError(f"{self.path} holds no run: there is no {path.name} in it")
-        return files.parse_json(self._checksums.read(path), path)
+        return whole_files.parse_json(self._checksums.read(path), path)
 
     def _read_weights(self, path: Path) -> Weights:
         weights = self._read_tensors(path)

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyg_lth.config import BEFORE
 from pyg_lth.errors import IN_USE, InputError
-from pyg_lth.files import read_json
 from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
+from pyg_lth.whole_files import read_json
 
 Settings = dict[str, Any]
 State = Literal["new", "begun", "done"]

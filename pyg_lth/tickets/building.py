@@ -20,7 +20,7 @@ from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import BACKBONES, TABLE, build_backbone, embeds_as_lightgcn, normalized
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.compression import compress
-from pyg_lth.tickets.ids import Id, IdTable
+from pyg_lth.tickets.id_table import Id, IdTable
 from pyg_lth.tickets.lists import ItemLists
 from pyg_lth.tickets.places import Form
 from pyg_lth.tickets.quantization import Values

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyg_lth.errors import InputError
-from pyg_lth.files import replacing
+from pyg_lth.whole_files import replacing
 
 FORMAT = "pyg-lth-ticket"
 VERSION = "1"

@@ -82,7 +82,7 @@ class Ranking:
     def __call__(
         self, users: Floats, seen: tuple[Integers, Integers], k: int
     ) -> tuple[Integers, Floats]:
-        """Rank as :func:`pyg_lth.tickets.ranking.rank` does."""
+        """Rank as :func:`pyg_lth.tickets.top_items.rank` does."""
         users = np.ascontiguousarray(users, np.float32)
         # The norms bound the scores; the little on top covers the rounding of both.
         norm = np.linalg.norm(users.astype(np.float64), axis=1)

@@ -13,11 +13,11 @@ from pyg_lth.errors import InputError
 from pyg_lth.tickets import container
 from pyg_lth.tickets.container import malformed
 from pyg_lth.tickets.folding import FoldIn, fold_in
-from pyg_lth.tickets.ids import Id, IdTable
+from pyg_lth.tickets.id_table import Id, IdTable
+from pyg_lth.tickets.layers import propagate
 from pyg_lth.tickets.lists import ITEMS_AT_MOST, ItemLists
-from pyg_lth.tickets.propagation import propagate
-from pyg_lth.tickets.ranking import DenseRows, Items, Lists, rank
 from pyg_lth.tickets.table import CompactTable
+from pyg_lth.tickets.top_items import DenseRows, Items, Lists, rank
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_lth import registry
+from pyg_lth import strategies
 from pyg_lth.config import TrainConfig
 from pyg_lth.training.sampling import Layout, Parts
 
@@ -211,7 +211,7 @@ def _ccl(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> 
     return ccl(out.user, out.positive, out.shared, config.margin, config.negative_weight)
 
 
-LOSSES: registry.Registry[Loss] = registry.LOSSES
+LOSSES: strategies.Registry[Loss] = strategies.LOSSES
 LOSSES.extend(
     __name__,
     {
@@ -242,4 +242,4 @@ def register_loss(name: str, loss: Loss, **defaults: Any) -> None:
         >>> pyg_lth.TrainConfig(loss="bpr-without-l2").reg
         0.0
     """
-    LOSSES.register(name, loss, registry.calling_module(), defaults)
+    LOSSES.register(name, loss, strategies.calling_module(), defaults)

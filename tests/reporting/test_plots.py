@@ -325,7 +325,7 @@ def test_each_run_has_a_figure_of_its_groups_under_a_name_of_its_own(edited):
 def test_more_runs_than_colours_still_look_unlike(edited):
     folder = edited(num_rounds=1)
     runs = [(str(number), folder) for number in range(9)]
-    axes = figures(runs)["metric"].axes[0]
+    axes = figures(runs)["epochs"].axes[0]
     looks = {
         (found.get_color(), found.get_marker())
         for found in (line(axes, f"{number}: does not win") for number in range(9))
@@ -493,3 +493,13 @@ def test_plot_of_a_folder_without_a_run_is_one_line(run, tmp_path):
     code, out, err = run("plot", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith("Error: ") and err.count("\n") == 1
+
+
+def test_more_than_a_handful_of_runs_have_a_panel_each(edited):
+    runs = [edited(config={"seed": seed}) for seed in range(7)]
+    figure = draw(*runs)["metric"]
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(panels) == 7
+    for axes in panels:
+        colors = [line.get_color() for line in axes.lines if len(line.get_xdata()) > 2]
+        assert colors.count(plots.REFERENCE) == 7

@@ -5,8 +5,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
+from pyg_lth.whole_files import replacing
 
 
 def export(ticket: Ticket, path: Path) -> None:

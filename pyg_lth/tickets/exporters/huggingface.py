@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from pyg_lth.errors import InputError
-from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
+from pyg_lth.whole_files import replacing
 
 WEIGHTS = "model.safetensors"
 

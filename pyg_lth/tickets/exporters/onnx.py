@@ -8,8 +8,8 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from pyg_lth.errors import InputError
-from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
+from pyg_lth.whole_files import replacing
 
 # Of 2022: what reads ONNX at all reads these.
 OPSET, IR = 17, 8

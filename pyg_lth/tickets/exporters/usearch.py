@@ -6,8 +6,8 @@ import numpy as np
 from usearch.index import Index
 
 from pyg_lth.errors import InputError
-from pyg_lth.files import replacing
 from pyg_lth.tickets.ticket import Ticket
+from pyg_lth.whole_files import replacing
 
 
 def export(ticket: Ticket, path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyg_lth.tickets import native
-from pyg_lth.tickets.ranking import DenseRows, Items, rank
+from pyg_lth.tickets.top_items import DenseRows, Items, rank
 
 SIZES = [(1, 1, 1), (3, 15, 2), (70, 40, 3), (65, 700, 5), (2, 1100, 33)]
 

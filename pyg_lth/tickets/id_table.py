@@ -25,7 +25,7 @@ class IdTable:
         tensors: What is stored: nothing, ``numbers``, or ``lengths`` and ``text`` (UTF-8).
 
     Example:
-        >>> from pyg_lth.tickets.ids import IdTable
+        >>> from pyg_lth.tickets.id_table import IdTable
         >>> ids = IdTable.of(["ann", "ben", "zoë"])
         >>> ids.index_of("ben"), ids.index_of("carl"), ids.at([2])
         (1, None, ['zoë'])

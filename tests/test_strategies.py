@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import pyg_lth
-from pyg_lth import InputError, PruneConfig, TrainConfig, find_tickets, registry
+from pyg_lth import InputError, PruneConfig, TrainConfig, find_tickets, strategies
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery import evidence, rewinding
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.nn.backbones import BACKBONES, build_backbone
 from pyg_lth.pruning import criteria
-from pyg_lth.registry import PluginWarning
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.strategies import PluginWarning
 from pyg_lth.tickets.building import build_ticket
 from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
@@ -87,7 +87,7 @@ def test_a_method_of_ones_own_finds_tickets(small_graph, quick_config, tmp_path,
     dense = load_file(tmp_path / "round-000" / "best.safetensors")["embedding.weight"]
     mask = load_file(tmp_path / "round-003" / "mask.safetensors")["mask"]
     assert dense[mask].abs().max() <= dense[~mask].abs().min()
-    assert [str(guest) for guest in registry.guests_in(report.config)] == [
+    assert [str(guest) for guest in strategies.guests_in(report.config)] == [
         f"method smallest-first ({__name__})"
     ]
     assert any(
@@ -181,8 +181,8 @@ class EntryPoint:
 
 
 def test_a_plugin_that_fails_is_one_line_and_the_rest_works(monkeypatch):
-    monkeypatch.setattr(registry.metadata, "entry_points", lambda group: [EntryPoint()])
-    registry.plugins.cache_clear()
+    monkeypatch.setattr(strategies.metadata, "entry_points", lambda group: [EntryPoint()])
+    strategies.plugins.cache_clear()
     try:
         with pytest.warns(PluginWarning) as warned:
             assert "imp" in METHODS.names()
@@ -192,7 +192,7 @@ def test_a_plugin_that_fails_is_one_line_and_the_rest_works(monkeypatch):
         assert METHODS["imp"].criterion is criteria.magnitude
     finally:
         monkeypatch.undo()
-        registry.plugins.cache_clear()
+        strategies.plugins.cache_clear()
 
 
 def test_a_plugin_is_used_from_the_command_line(tmp_path):
