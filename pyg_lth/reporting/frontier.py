@@ -15,13 +15,15 @@ from torch_geometric.data import HeteroData
 from pyg_lth.config import TrainConfig
 from pyg_lth.evaluation.evaluator import Evaluator, Metrics
 from pyg_lth.evaluation.significance import Difference, paired_difference
-from pyg_lth.nn.backbones import TABLE, Weights, build_backbone
+from pyg_lth.nn.backbones import TABLE, Weights, build_backbone, embeds_as_lightgcn
 from pyg_lth.results.report import Report
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.building import split_of_run
+from pyg_lth.tickets.compression import compress
 from pyg_lth.tickets.lists import ItemLists
 from pyg_lth.tickets.quantization import Values
 from pyg_lth.tickets.table import CompactTable
+from pyg_lth.training.losses import unit_rows
 from pyg_lth.training.problem import Problem
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +32,8 @@ Floats = npt.NDArray[np.float32]
 VALUES: tuple[Values, ...] = ("float32", "float16", "int8", "int4")
 
 TICKET, DENSE, FIRST_COLUMNS = "ticket", "dense", "first columns"
-PROPAGATED, PRODUCT_QUANTISATION = "propagated table", "product quantisation"
+PROPAGATED, PRUNED = "propagated table", "pruned propagated table"
+PRODUCT_QUANTISATION = "product quantisation"
 
 FILE = "frontier.json"
 
@@ -45,8 +48,9 @@ class Point(BaseModel):
 
     Args:
         way: ``ticket``, or what uses no mask: ``dense``, ``first columns`` (of the dense model's
-            table, not trained again), ``propagated table`` (stored instead of table and graph) or
-            ``product quantisation`` (of what is multiplied for scores).
+            table, not trained again), ``propagated table`` (stored instead of table and graph),
+            ``pruned propagated table`` (its largest entries) or ``product quantisation`` (of what
+            is multiplied for scores).
         values: How values are stored; ``codes`` of product quantisation.
         round: Round of the run, 0 for what is made of the dense model.
         density: Share of the entries that are stored, in [0, 1].
@@ -189,6 +193,10 @@ class _Scales:
         self._tolerance: float = settings.get("tolerance", 0.0)
         self._metric = folder.read_report().metric
         self._evaluate = Evaluator(split, "test", self._config.topk)
+        # As a ticket is built: such a table is stored with rows of length one.
+        plain = embeds_as_lightgcn(build_backbone(self._config, folder.read_weights(0), CPU))
+        cosine = self._config.score == "cosine"
+        self._has_unit_rows = plain and cosine and self._config.layers == 0
         self._graph_bytes = 0
         if self._config.layers > 0:
             lists = ItemLists.from_pairs(split.train.numpy(), split.num_users, split.num_items)
@@ -205,6 +213,10 @@ class _Scales:
         if self._config.layers > 0:
             for values in VALUES:
                 yield self._of_final(PROPAGATED, CompactTable.from_dense(final, None, values))
+            for width in _halves(final.shape[1]):
+                for values in VALUES:
+                    largest = compress(final, density=width / final.shape[1], values=values)
+                    yield self._of_final(PRUNED, largest)
         for width in _halves(dense.shape[1]):
             cut = np.where(np.arange(dense.shape[1]) < width, dense, np.float32(0))
             for values in VALUES:
@@ -228,8 +240,12 @@ class _Scales:
         round: int = 0,
     ) -> Point:
         """A table that is propagated after it has been read."""
+        if self._has_unit_rows:
+            table = unit_rows(torch.from_numpy(table)).numpy()
         stored = CompactTable.from_dense(table, mask, values)
-        embedding = self._embedded(stored.to_dense(), weights)
+        embedding = stored.to_dense()
+        if not self._has_unit_rows:
+            embedding = self._embedded(embedding, weights)
         others = sum(w.nbytes for name, w in weights.items() if name != TABLE)
         size = stored.nbytes + others + self._graph_bytes
         return self._point(way, values, round, stored.density, size, embedding)

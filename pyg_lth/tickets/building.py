@@ -100,11 +100,6 @@ def build_ticket(
     strategy = BACKBONES[config.model]
     # Only of these does a ticket know the way from the table to the embeddings.
     polynomial = embeds_as_lightgcn(backbone) and strategy.propagation is normalized
-    if config.score == "cosine":
-        # Inner products of rows of length one are the cosines; what is propagated has to be kept
-        # as it comes out, since a ticket divides nothing.
-        polynomial = polynomial and not propagates
-        weight = unit_rows(weight)
     store = store or ("ego" if polynomial else "final")
     if store not in STORES:
         raise InputError(f"{store!r} is none of {', '.join(STORES)}")
@@ -118,6 +113,9 @@ def build_ticket(
     if store == "pruned" and density is None and bytes is None:
         raise InputError("pruned needs a budget: give a density or a number of bytes")
     is_table = polynomial and not propagates
+    if is_table and config.score == "cosine":
+        # Inner products of rows of length one are the cosines.
+        weight = unit_rows(weight)
     if store == "ego" or is_table:
         table = CompactTable.from_dense(weight.numpy(), mask, values, form)
     else:
@@ -144,6 +142,7 @@ def build_ticket(
             if store == "ego" and propagates and embeds_as_lightgcn(backbone)
             else None
         ),
+        score=config.score if store == "ego" and propagates else "dot",
         fold_in="propagation" if polynomial and propagates else "ridge",
     )
     results = folder.read_report()

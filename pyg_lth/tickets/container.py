@@ -21,7 +21,10 @@ from pyg_lth.errors import InputError
 from pyg_lth.whole_files import replacing
 
 FORMAT = "pyg-lth-ticket"
-VERSION = "1"
+VERSION = "2"
+
+# Version 1 had no ``score``: its tickets rank by inner product.
+_READABLE = ("1", VERSION)
 
 # A whole ticket, or an embedding table alone.
 Kind = Literal["ticket", "table"]
@@ -138,10 +141,10 @@ def read(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         malformed(f"its header does not name the format {FORMAT}")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in _READABLE:
         malformed(
             f"it is of version {str(metadata.get('version'))[:20]!r} of the format and this is a "
-            f"reader of version {VERSION!r}: upgrade pyg-lth"
+            f"reader of versions up to {VERSION!r}: upgrade pyg-lth"
         )
     _verify(content, text, metadata.get("sha256"))
     if metadata.get("kind") != kind:

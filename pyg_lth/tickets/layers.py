@@ -16,6 +16,9 @@ Integers = npt.NDArray[np.int64]
 # Every column propagates alone; a few at a time stay in the cache.
 _COLUMNS_AT_ONCE = 32
 
+# Rows whose lengths are summed at once.
+_ROWS_AT_ONCE = 4096
+
 
 def propagate(ego: Floats, train: ItemLists, layer_weights: Sequence[float]) -> Floats:
     r"""Compute :math:`\sum_l \alpha_l \hat{A}^l x` with :math:`\hat{A} = D^{-1/2} A D^{-1/2}`.
@@ -43,6 +46,16 @@ def propagate(ego: Floats, train: ItemLists, layer_weights: Sequence[float]) -> 
             out += x * alpha
         final[:, begin : begin + _COLUMNS_AT_ONCE] = out
     return final
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Scale rows to length one, as :func:`pyg_lth.training.losses.unit_rows`; zeros stay."""
+    length = np.empty((len(rows), 1), np.float32)
+    for begin in range(0, len(rows), _ROWS_AT_ONCE):
+        block = rows[begin : begin + _ROWS_AT_ONCE].astype(np.float64)
+        length[begin : begin + _ROWS_AT_ONCE, 0] = np.sqrt(np.einsum("nd,nd->n", block, block))
+    scaled: Floats = rows / np.where(length > 0, length, 1)
+    return scaled
 
 
 def _joint_graph(train: ItemLists) -> tuple[Integers, Integers]:

@@ -14,7 +14,7 @@ from pyg_lth.tickets import container
 from pyg_lth.tickets.container import malformed
 from pyg_lth.tickets.folding import FoldIn, fold_in
 from pyg_lth.tickets.id_table import Id, IdTable
-from pyg_lth.tickets.layers import propagate
+from pyg_lth.tickets.layers import propagate, unit_rows
 from pyg_lth.tickets.lists import ITEMS_AT_MOST, ItemLists
 from pyg_lth.tickets.table import CompactTable
 from pyg_lth.tickets.top_items import DenseRows, Items, Lists, rank
@@ -25,6 +25,9 @@ Integers = npt.NDArray[np.int64]
 
 # What an answer rests on: the user's own embedding, their items, or what everyone likes.
 Basis = Literal["trained", "history", "popularity", "similarity"]
+
+# What ranks: inner products of the embeddings, or the cosines between them.
+Score = Literal["dot", "cosine"]
 
 # Users answered at once where all are.
 USERS_AT_ONCE = 4096
@@ -70,6 +73,7 @@ class Ticket:
         valid: The items of each user that chose its epochs, :obj:`None` where there are none.
         layer_weights: Of the layers to propagate ``table`` through before it answers;
             :obj:`None` where it answers as it is.
+        score: What ranks, inner products or cosines of the propagated embeddings.
         fold_in: How people who were not in training are embedded.
         notes: What is known of it beside, for JSON: ``metrics``, ``density``, ``provenance``.
         memory_limit: Bytes that the propagated table may take.
@@ -100,6 +104,7 @@ class Ticket:
     item_ids: IdTable
     valid: ItemLists | None = None
     layer_weights: tuple[float, ...] | None = None
+    score: Score = "dot"
     fold_in: FoldIn = "ridge"
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     memory_limit: int = MEMORY_LIMIT
@@ -128,6 +133,7 @@ class Ticket:
             "items": self.num_items,
             "table": self.table.about(),
             "layer_weights": self.layer_weights,
+            "score": self.score,
             "fold_in": self.fold_in,
             "notes": dict(self.notes),
         }
@@ -152,13 +158,14 @@ class Ticket:
     def _checked(
         cls, about: Mapping[str, Any], tensors: Mapping[str, Array], memory_limit: int
     ) -> "Ticket":
-        match about:
+        match {"score": "dot", **about}:
             case {
                 "backbone": str(backbone),
                 "users": int(num_users),
                 "items": int(num_items),
                 "table": dict(of_table),
                 "layer_weights": list() | None as weights,
+                "score": "dot" | "cosine" as score,
                 "fold_in": "propagation" | "ridge" as fold_in,
                 "notes": dict(notes),
             } if num_users > 0 and 0 < num_items <= ITEMS_AT_MOST:
@@ -174,6 +181,8 @@ class Ticket:
         table = CompactTable.from_tensors(of_table, parts["table"])
         if table.num_rows != num_users + num_items:
             malformed("its table is not that of its users and items")
+        if weights is None and score == "cosine":
+            malformed("it ranks by cosine, which is for propagated tables")
         if weights is not None:
             real = [isinstance(weight, float) and abs(weight) < 1e6 for weight in weights]
             if not all(real) or not 1 <= len(real) <= _LAYERS_AT_MOST:
@@ -196,6 +205,7 @@ class Ticket:
             IdTable.from_tensors(parts["item_ids"], num_items),
             lists.get("valid"),
             None if weights is None else tuple(weights),
+            score,
             fold_in,
             notes,
             memory_limit,
@@ -252,8 +262,9 @@ class Ticket:
     def embedding(self) -> Floats:
         """What is multiplied for scores: of users then items, shape ``[users + items, dim]``.
 
-        For a ticket of ``layer_weights`` that is the propagated table. It is what the file holds,
-        so its metrics are those of quantised values.
+        For a ticket of ``layer_weights`` that is the propagated table, its rows of length one where
+        ``score`` is ``cosine``. It is what the file holds, so its metrics are those of quantised
+        values.
         """
         return self._final.rows(slice(0, self.table.num_rows))
 
@@ -265,7 +276,7 @@ class Ticket:
         if self.layer_weights is None:
             return self
         table = CompactTable.from_dense(self.embedding(), form="dense")
-        return dataclasses.replace(self, table=table, layer_weights=None)
+        return dataclasses.replace(self, table=table, layer_weights=None, score="dot")
 
     def seen(self, users: npt.ArrayLike | slice) -> Lists:
         """What users had in training and validation, which lists leave out.
@@ -337,12 +348,13 @@ class Ticket:
                 for row, user, items, scores in named
             }
         unknown = [row for row, place in enumerate(index) if place is None]
-        without = self._excluded([users[row] for row in unknown], exclude)
-        popular = self._popular(without, k)
-        answers |= {
-            row: self._named(users[row], items, scores, "popularity")
-            for row, items, scores in zip(unknown, *popular, strict=True)
-        }
+        if unknown:
+            without = self._excluded([users[row] for row in unknown], exclude)
+            popular = zip(unknown, *self._popular(without, k), strict=True)
+            answers |= {
+                row: self._named(users[row], items, scores, "popularity")
+                for row, items, scores in popular
+            }
         return [answers[row] for row in range(len(users))]
 
     def recommend_all(self, k: int = 20, exclude_seen: bool = True) -> Iterator[Recommendation]:
@@ -407,7 +419,8 @@ class Ticket:
     def _final(self) -> CompactTable | DenseRows:
         if self.layer_weights is None:
             return self.table
-        return DenseRows(propagate(self.table.to_dense(), self.train, self.layer_weights))
+        final = propagate(self.table.to_dense(), self.train, self.layer_weights)
+        return DenseRows(unit_rows(final) if self.score == "cosine" else final)
 
     @functools.cached_property
     def _items(self) -> Items:

@@ -123,9 +123,11 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
 def unit_rows(rows: Tensor) -> Tensor:
     """Scale rows to length one; one of zeros (all of it pruned) stays, and its gradient finite.
 
-    ``F.normalize`` gives such a row a gradient of :math:`10^{12}`.
+    ``F.normalize`` gives such a row a gradient of :math:`10^{12}`. Lengths are summed in float64,
+    so that a ticket's reader, which sums in another order, comes to the same rows.
     """
-    length = rows.norm(dim=1, keepdim=True)
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    length = length.to(rows.dtype)
     return rows.div(length.where(length > 0, 1))
 
 

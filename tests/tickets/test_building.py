@@ -52,6 +52,13 @@ def test_a_ticket_of_a_run_that_ranks_by_cosine_does_so_too(
     report = pyg_lth.find_tickets(small_graph, config, run_dir=tmp_path)
     ticket = build_ticket(tmp_path, small_graph, round=1)
     assert ticket.notes["metrics"]["test"] == pytest.approx(report.rounds[0].test)
+    assert ticket.notes["store"] == ("ego" if model == "lightgcn" else "table")
+    ticket.save(tmp_path / "a.ticket")
+    assert Ticket.load(tmp_path / "a.ticket").score == ticket.score
+    split = InteractionSplit.from_data(small_graph)
+    by_torch = build_ticket(tmp_path, small_graph, round=1, store="final").embedding().copy()
+    ranked = Evaluator(split, "test", 5).rank(torch.from_numpy(by_torch))
+    np.testing.assert_array_equal(ticket.rank(np.unique(split.test[0]), 5)[0], ranked)
     lengths = np.linalg.norm(ticket.embedding(), axis=1)
     np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-5)
 

@@ -107,7 +107,7 @@ def test_safetensors_reads_the_file_too(content, tmp_path):
     (tmp_path / "a.ticket").write_bytes(content)
     with safetensors.safe_open(tmp_path / "a.ticket", "np") as file:
         assert file.metadata()["format"] == "pyg-lth-ticket"
-        assert file.metadata()["version"] == "1"
+        assert file.metadata()["version"] == "2"
         assert file.get_tensor("table.counts").shape == (16,)
 
 
@@ -128,10 +128,19 @@ def test_other_files_are_refused(refused, tmp_path):
 
 def test_other_versions_and_kinds_are_refused(content, refused, tmp_path):
     header, data = header_of(content)
-    header["__metadata__"]["version"] = "2"
-    refused(sealed(header, data), "of version '2' .* upgrade pyg-lth")
+    header["__metadata__"]["version"] = "3"
+    refused(sealed(header, data), "of version '3' .* upgrade pyg-lth")
     CompactTable.from_dense(np.ones((2, 2))).save(tmp_path / "table")
     refused((tmp_path / "table").read_bytes(), "holds a table, not a ticket")
+
+
+def test_version_1_had_no_score_and_ranks_by_inner_product(content, tmp_path):
+    header, data = header_of(content)
+    about = json.loads(header["__metadata__"]["about"])
+    del about["score"]
+    header["__metadata__"] |= {"version": "1", "about": json.dumps(about)}
+    (tmp_path / "old").write_bytes(sealed(header, data))
+    assert Ticket.load(tmp_path / "old").score == "dot"
 
 
 HUGE = 2**40
@@ -160,6 +169,8 @@ HUGE = 2**40
         ({"layer_weights": [0.5] * 100}, "weights that cannot be"),
         ({"layer_weights": [float("nan")]}, "weights that cannot be"),
         ({"layer_weights": ["1"]}, "weights that cannot be"),
+        ({"score": "l2"}, "does not say what ticket"),
+        ({"score": "cosine", "layer_weights": None}, "for propagated tables"),
         ({"fold_in": "x"}, "does not say what ticket"),
         ({"notes": None}, "does not say what ticket"),
     ],
