@@ -38,6 +38,11 @@ def plot(runs: tuple[Path, ...], out: Path | None, by: str) -> None:
         found = [RunFolder(run) for run in runs]
         names = labels([run.read_report() for run in found], [run.resolve() for run in runs])
         drawn = figures(list(zip(names, found, strict=True)))
-    folder = out or (runs[0] / "figures" if len(runs) == 1 else Path("figures"))
-    for path in save(drawn, folder):
+    if out is None and len(runs) == 1:
+        run = RunFolder(runs[0])
+        paths = save(drawn, Path("figures"), run.write_file)
+        paths = [run.path / path for path in paths]
+    else:
+        paths = save(drawn, out or Path("figures"))
+    for path in paths:
         click.echo(path)

@@ -8,15 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pyg_lth.errors import InputError
+from pyg_lth.results.checksums import Checksums
 from pyg_lth.sweeps.grid import judge
 from pyg_lth.sweeps.processes import Outcome, Watcher
-from pyg_lth.whole_files import read_json
 
 STYLES = {"running": "bold", "done": "dim", "failed": "red", "in use": "yellow", "waiting": "dim"}
 
@@ -72,9 +74,8 @@ class PlainProgress(Watcher):
     def _tell_rounds(self, name: str) -> None:
         done = _rounds_done(self._folders[name], self._told[name])
         for round in range(self._told[name], done):
-            result = read_json(_result(self._folders[name], round))
-            metrics = ", ".join(f"{key} {value:.4f}" for key, value in result["test"].items())
-            self._print(f"{name}: round {round} done, density {result['density']:.2%}, {metrics}")
+            said = _about_round(self._folders[name], round)
+            self._print(f"{name}: round {round} done{said}")
         self._told[name] = done
 
     def on_end(self, name: str, outcome: Outcome) -> None:
@@ -172,6 +173,24 @@ class LiveProgress(Watcher):
 
 def _result(folder: Path, round: int) -> Path:
     return folder / f"round-{round:03d}" / "result.json"
+
+
+class _Round(BaseModel):
+    """What is shown of a round."""
+
+    density: float
+    test: dict[str, float]
+
+
+def _about_round(folder: Path, round: int) -> str:
+    """Density and metrics of a round, unless its file is damaged, which resuming tells."""
+    path = _result(folder, round)
+    try:
+        found = _Round.model_validate_json(Checksums(folder).read(path))
+    except (InputError, ValidationError):
+        return ""
+    metrics = (f"{key} {value:.4f}" for key, value in found.test.items())
+    return ", ".join(["", f"density {found.density:.2%}", *metrics])
 
 
 def _rounds_done(folder: Path, known: int) -> int:

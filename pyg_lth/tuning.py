@@ -1,5 +1,6 @@
 """Search for the settings of a dense training that validation likes best, by Optuna."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,9 +19,13 @@ from pyg_lth.training.trainer import Training
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
 
 # Trials whose metric is compared before any is given up, and evaluations before one can be.
 TRIALS_TO_COMPARE, EVALUATIONS_TO_SEE = 4, 2
+
+# What a trial's checksum is called among its attributes.
+CHECKSUM = "checksum"
 
 
 class Space(NamedTuple):
@@ -124,31 +129,42 @@ def tune(
         settings = type(config)(**{**config.model_dump(), **drawn})
         problem = Problem.prepare(split, settings, choose_device(settings))
         initial = problem.initialize()
+        reported: dict[int, float] = {}
+
+        def seal() -> None:
+            checksum = _checksum(trial.params, trial.distributions, reported)
+            trial.set_user_attr(CHECKSUM, checksum)
+
         training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
 
         def on_epoch(record: EpochRecord) -> None:
             if record.valid is None:
                 return
             callback(trial.number, drawn, record)
-            trial.report(record.valid[config.select_by], record.epoch)
+            reported[record.epoch] = record.valid[config.select_by]
+            trial.report(reported[record.epoch], record.epoch)
             if trial.should_prune():
+                seal()
                 raise optuna.TrialPruned
 
         try:
             training.run(on_epoch)
         except InputError as diverged:
+            seal()
             raise optuna.TrialPruned(str(diverged)) from None
         assert training.best_metrics is not None
+        seal()
         return training.best_metrics[config.select_by]
 
-    while (left := trials - _ended(optuna, found)) > 0:
-        found.optimize(objective, n_trials=min(left, 1))
-    try:
-        best = found.best_trial
-    except ValueError:
-        raise InputError("no trial ended well: every one of them diverged") from None
+    while trials > len(_ended(optuna, found, Path(study))):
+        found.optimize(objective, n_trials=1)
+    ended = _ended(optuna, found, Path(study))
+    well = [trial for trial in ended if trial.value is not None and trial.state.name == "COMPLETE"]
+    if not well:
+        raise InputError("no trial ended well: every one of them diverged")
+    best = max(well, key=lambda trial: trial.value)
     tuned = type(config)(**{**config.model_dump(), **best.params})
-    return Tuned(tuned, float(best.value or 0.0), _ended(optuna, found))
+    return Tuned(tuned, float(best.value), len(ended))
 
 
 def _suggest(trial: "Trial", name: str, space: Space) -> float:
@@ -168,10 +184,10 @@ def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "Study":
             load_if_exists=True,
             pruner=optuna.pruners.MedianPruner(TRIALS_TO_COMPARE, 0, n_min_trials=2),
         )
+        kept = study.user_attrs
+        number = len(study.trials)
     except Exception as error:  # SQLAlchemy's and Optuna's have no base in common.
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is no study of Optuna that can be used: {reason}") from None
-    kept = study.user_attrs
+        raise _unusable(path, error) from None
     if kept and kept != about:
         raise InputError(
             f"{path} holds a study of other settings, or on another graph: choose another file"
@@ -179,13 +195,42 @@ def _open(optuna: Any, path: Path, about: dict[str, Any], seed: int) -> "Study":
     for name, value in about.items():
         study.set_user_attr(name, value)
     # Another stretch of random numbers for what is continued.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + number)
     return study
 
 
-def _ended(optuna: Any, study: "Study") -> int:
+def _ended(optuna: Any, study: "Study", path: Path) -> list["FrozenTrial"]:
+    """The trials that ended, each held against its checksum."""
     state = optuna.trial.TrialState
-    return len(study.get_trials(deepcopy=False, states=(state.COMPLETE, state.PRUNED)))
+    try:
+        trials = study.get_trials(states=(state.COMPLETE, state.PRUNED))
+    except Exception as error:  # As in _open.
+        raise _unusable(path, error) from None
+    for trial in trials:
+        values = trial.intermediate_values
+        checksum = _checksum(trial.params, trial.distributions, values)
+        whole = trial.user_attrs.get(CHECKSUM, checksum) == checksum
+        if trial.state == state.COMPLETE:
+            whole = whole and trial.value == max(values.values(), default=None)
+        if not whole:
+            raise InputError(
+                f"{path} is damaged: trial {trial.number} is not what was written; bring the file "
+                "back from a copy, or choose another one to begin anew"
+            )
+    return list(trials)
+
+
+def _checksum(
+    drawn: Mapping[str, Any], spaces: Mapping[str, Any], reported: Mapping[int, float]
+) -> str:
+    """Sixteen hexadecimal digits of what a trial drew, whence, and what it came to."""
+    parts = [sorted(drawn.items()), sorted(spaces.items()), sorted(reported.items())]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _unusable(path: Path, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"{path} is no study of Optuna that can be used: {reason}")
 
 
 def _optuna() -> Any:

@@ -1,4 +1,6 @@
+import contextlib
 import json
+import sqlite3
 
 import pytest
 from click.testing import CliRunner
@@ -93,6 +95,25 @@ def test_what_cannot_be_tuned_is_one_clear_line(small_graph, config, tmp_path):
     path.write_bytes(b"no data base, but long enough to look at")
     with pytest.raises(InputError, match="no study of Optuna"):
         tune(small_graph, config, path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update trial_params set param_value = param_value * 1.5 where trial_id = 1",
+        "update trial_values set value = value + 1 where trial_id = 2",
+        "update trial_intermediate_values set intermediate_value = 0.5 where trial_id = 1",
+        "update trials set state = 'COMPLETF' where trial_id = 2",
+    ],
+)
+def test_a_study_that_is_not_what_was_written_is_refused(small_graph, config, tmp_path, change):
+    path = tmp_path / "study.db"
+    tune(small_graph, config, path, trials=2, over=["lr"])
+    with contextlib.closing(sqlite3.connect(path)) as data_base:
+        data_base.execute(change)
+        data_base.commit()
+    with pytest.raises(InputError, match=r"study.db is (damaged: trial|no study)"):
+        tune(small_graph, config, path, trials=3, over=["lr"])
 
 
 def test_the_settings_found_are_a_file_that_prune_takes(tmp_path, monkeypatch):

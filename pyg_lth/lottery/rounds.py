@@ -1,6 +1,5 @@
 """The round loop of one seed: train, mask, rewind, retrain."""
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -95,9 +94,6 @@ class Rounds:
                 self._callback.on_round_end(self._results[-1])
             if kept is not None:
                 continue
-            # torch's parametrizations stand in a circle with their tables, which only the
-            # collector frees, and which it may leave for many rounds.
-            gc.collect()
             if _is_worth_a_report(len(self._results), self._published):
                 self._publish()
         if None in done[: len(self._results)]:

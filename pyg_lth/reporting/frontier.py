@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -13,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch_geometric.data import HeteroData
 
 from pyg_lth.config import TrainConfig
+from pyg_lth.errors import RunWarning
 from pyg_lth.evaluation.evaluator import Evaluator, Metrics
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.nn.backbones import TABLE, Weights, build_backbone, embeds_as_lightgcn
+from pyg_lth.results.checksums import Damaged
 from pyg_lth.results.report import Report
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets.building import split_of_run
@@ -115,7 +118,7 @@ def measure(folder: RunFolder, data: HeteroData) -> Frontier:
         points=list(scales.points(len(own.read_results()))),
         notes=[] if _has_faiss() else ["product quantisation: not measured, faiss is missing"],
     )
-    folder.write_text(FILE, found.model_dump_json(indent=1) + "\n")
+    folder.write_file(FILE, found.model_dump_json(indent=1).encode() + b"\n")
     return found
 
 
@@ -124,11 +127,14 @@ def read(folder: RunFolder) -> Frontier | None:
 
     Returns:
         :obj:`None` where nothing is kept, or the run has gone on since, or faiss, which product
-        quantisation needs, has come or gone.
+        quantisation needs, has come or gone; and, with a warning, where the file is damaged.
     """
-    path = folder.path / FILE
     try:
-        kept = Frontier.model_validate_json(path.read_bytes()) if path.exists() else None
+        content = folder.read_file(FILE)
+        kept = None if content is None else Frontier.model_validate_json(content)
+    except Damaged as error:
+        warnings.warn(str(error), RunWarning, stacklevel=2)
+        return None
     except ValidationError:
         return None
     _, own = _of_first_seed(folder)

@@ -191,12 +191,17 @@ def render(figure: "Figure", format: Format) -> bytes:
     return buffer.getvalue()
 
 
-def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+def save(
+    figures: Mapping[str, "Figure"],
+    folder: Path,
+    write: Callable[[Path, bytes], object] = whole_files.write,
+) -> list[Path]:
     """Write figures as ``NAME.png`` and ``NAME.svg``, each to a temporary name and renamed.
 
     Args:
         figures: Figures by name.
         folder: Where to; made if need be.
+        write: Writes a file.
 
     Returns:
         The files.
@@ -205,7 +210,7 @@ def save(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for format in FORMATS:
             path = folder / f"{name}.{format}"
-            whole_files.write(path, render(figure, format))
+            write(path, render(figure, format))
             paths.append(path)
     return paths
 

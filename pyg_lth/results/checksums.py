@@ -100,6 +100,13 @@ class Checksums:
             self._note(path, Entry("-", REMOVED, -1))
             path.unlink(missing_ok=True)
 
+    def settle(self) -> None:
+        """Note that what a killed process was about to write is not there."""
+        self._load()
+        path = self._folder / self._last
+        if self._last and not path.exists() and self._known(path)[-1].size != REMOVED:
+            self._note(path, Entry("-", REMOVED, -1))
+
     def _cut(self, path: Path) -> bytes:
         """Drop what a killed process has added in part; return the rest."""
         content = self.read(path)
@@ -204,15 +211,21 @@ class Checksums:
         name = self._name(path)
         first = name.split("/")[0]
         again = f"continue the run in {self._folder} with `resume`"
+        if path.name in ("auxiliary.safetensors", "scout.safetensors"):
+            return f"{again}, which trains it again if a round to come needs it"
         if first.startswith("round-"):
             return f"{again}, which does round {int(first[6:])} again and keeps the others"
         if first == "state":
             return f"{again}, which trains that round again from its start"
+        if first == "figures":
+            return f"{again}, which deletes it; `pyg-lth plot` draws it again"
         data = f"{again} and its data: name them as `dataset`, or give the graph"
         return {
             "graph.safetensors": data,
             "data.json": data,
             "config.json": f"{again} and the settings of report.json, or bring back a copy",
+            "report.html": f"{again}, which deletes it; `pyg-lth report --html` writes it again",
+            "frontier.json": "`pyg-lth compare --by bytes` measures it again",
             "environment.json": "bring it back from a copy, or begin a new run: the rounds remain",
             "theta0.safetensors": f"{again}, which draws it again and compares the checksum",
             "late.safetensors": f"{again}, which does round 0 again and keeps the others",

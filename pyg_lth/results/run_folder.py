@@ -24,6 +24,7 @@ from pyg_lth.pruning.masks import Mask
 from pyg_lth.results.checksums import NAME as CHECKSUMS
 from pyg_lth.results.checksums import Checksums, Damaged
 from pyg_lth.results.environment import describe_environment, differences
+from pyg_lth.results.kept_settings import read_kept_settings
 from pyg_lth.results.report import Report, RoundResult
 from pyg_lth.results.text import to_markdown
 from pyg_lth.training.progress import EpochRecord, Progress
@@ -39,7 +40,14 @@ OF_A_RUN = (
     *("config.json", "environment.json", "report.json", "report.md", "rounds.jsonl"),
     *("epochs.jsonl", "theta0.safetensors", "late.safetensors"),
     *("graph.safetensors", "data.json"),
+    *("report.html", "frontier.json"),
 )
+
+# Those of them that a user asked for, and may delete.
+ASKED_FOR = ("report.html", "frontier.json")
+
+# What an auxiliary training came to, the second as older code called it.
+AUXILIARY = ("auxiliary.safetensors", "scout.safetensors")
 
 Ids = Sequence[int | str] | npt.NDArray[Any]
 
@@ -123,12 +131,17 @@ class RunFolder:
                     f"{self.path} already holds a run: continue it with `resume`, or choose "
                     "another `run_dir`"
                 )
+            if self._has_round(0) or (self.path / "theta0.safetensors").exists():
+                raise InputError(
+                    f"{self.path} holds a run without its config.json: bring that back, continue "
+                    "the run with `resume` if its report is there, or choose another `run_dir`"
+                )
             environment = {"graph": fingerprint, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
             self._keep(data)
             self._write_json(kept, config)
             return
-        self._restore_config(config)
+        self._restore_config()
         self._check_settings(config)
         environment = self.read_environment()
         if environment.get("graph") != fingerprint:
@@ -149,23 +162,24 @@ class RunFolder:
             self.of_refit()._repair()
         self._keep(data)
 
-    def _restore_config(self, config: dict[str, Any]) -> None:
-        """Write ``config.json`` again if it is damaged and the report has the same settings."""
+    def _restore_config(self) -> None:
+        """Write ``config.json`` again if it is damaged and the report has the settings."""
         path = self.path / "config.json"
         try:
             self._checksums.read(path)
         except Damaged:
-            if self._read_json(self.path / "report.json").get("config") != config:
-                raise
-            self._write_json(path, config)
+            self._write_json(path, self.read_config())
             _warn(f"{path} was damaged: it is written again with the settings of report.json")
 
     def _repair(self) -> None:
         """Take away what is damaged, so that it is done again."""
         for path in self.path.rglob(whole_files.TEMPORARY):
             path.unlink()
-        damaged = {error.path: error for error in self._damaged()}
-        for path, error in damaged.items():
+        damaged = self._damaged()
+        if CHECKSUMS not in [error.path.name for error in damaged]:
+            self._checksums.settle()
+        for error in damaged:
+            path = error.path
             name = path.relative_to(self.path).as_posix()
             if name in ("config.json", "environment.json", CHECKSUMS):
                 raise error
@@ -174,8 +188,8 @@ class RunFolder:
             _warn(str(error).replace("`resume`", "--resume") + " (this is done now)")
             self._checksums.remove(path)
             if path.name == "late.safetensors":
-                (self._round(0) / "result.json").unlink(missing_ok=True)
-            if path.parent.name.startswith("round-"):
+                self._checksums.remove(self._round(0) / "result.json")
+            if path.parent.name.startswith("round-") and path.name not in AUXILIARY:
                 # Without its result a round is not done.
                 self._checksums.remove(path.parent / "result.json")
 
@@ -199,7 +213,7 @@ class RunFolder:
             )
 
     def _keep(self, data: Data | None) -> None:
-        if data is None or self.has_data:
+        if data is None or (self.has_data and (self._data_folder / DATA).exists()):
             return
         split = data.split
         ids = {
@@ -286,6 +300,8 @@ class RunFolder:
         found: list[Damaged] = []
         try:
             for path in self._checksums.missing():
+                if path.name in ASKED_FOR:
+                    continue
                 finished = (path.parent / "result.json").exists()
                 if path.parent == self.path or finished or path.name == "result.json":
                     found.append(Damaged(path, "it is missing", self._checksums.remedy(path)))
@@ -311,7 +327,11 @@ class RunFolder:
     def files(self) -> list[Path]:
         """The files of the run that have checksums, or would if they were not older."""
         own = [path for path in self.path.iterdir() if path.name in OF_A_RUN]
-        below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
+        below = [
+            path
+            for pattern in ("round-*/*", "state/*.safetensors", "figures/*")
+            for path in self.path.glob(pattern)
+        ]
         return sorted(path for path in [*own, *below] if not path.name.startswith("."))
 
     def unchecked(self) -> list[Path]:
@@ -332,12 +352,12 @@ class RunFolder:
         return RunFolder(self.path / "refit")
 
     def read_config(self) -> dict[str, Any]:
-        """The settings of the run.
+        """The settings of the run; those of its report where ``config.json`` is damaged.
 
         Raises:
-            InputError: If the folder holds no run.
+            InputError: If the folder holds no run, or neither file has them.
         """
-        return self._read_json(self.path / "config.json")
+        return read_kept_settings(self.path, self._checksums)
 
     def read_environment(self) -> dict[str, Any]:
         """Where the run was begun.
@@ -355,7 +375,7 @@ class RunFolder:
         """
         self.read_config()
         path = self.path / "report.json"
-        if not path.exists():
+        if not path.exists() and not self._checksums.expects(path):
             raise InputError(
                 f"{self.path} has no report yet, its dense round is not done: wait for it, or "
                 "continue it with `resume`"
@@ -383,13 +403,25 @@ class RunFolder:
 
     def write_page(self, html: str, path: str | Path | None = None) -> Path:
         """Write the page of the run, ``report.html`` unless told otherwise; return its path."""
-        path = self.path / "report.html" if path is None else Path(path)
-        whole_files.write(path, html.encode(errors="backslashreplace"))
-        return path
+        content = html.encode(errors="backslashreplace")
+        if path is None:
+            return self.write_file("report.html", content)
+        whole_files.write(Path(path), content)
+        return Path(path)
 
-    def write_text(self, name: str, text: str) -> None:
-        """Write a file of what was found out about the run later."""
-        self._write(self.path / name, text.encode())
+    def write_file(self, name: str | Path, content: bytes) -> Path:
+        """Write a file of what was found out about the run later; return its path."""
+        self._write(self.path / name, content)
+        return self.path / name
+
+    def read_file(self, name: str) -> bytes | None:
+        """What :meth:`write_file` wrote, :obj:`None` where there is no such file.
+
+        Raises:
+            Damaged: If it is.
+        """
+        path = self.path / name
+        return self._checksums.read(path) if path.exists() else None
 
     def write_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Write ``epochs.jsonl`` anew, unless it holds just these records."""
@@ -481,7 +513,7 @@ class RunFolder:
     def read_result(self, round: int) -> RoundResult | None:
         """The result of a round, :obj:`None` where it is not finished."""
         path = self._round(round) / "result.json"
-        if not path.exists():
+        if not path.exists() and not self._checksums.expects(path):
             return None
         return _parse(RoundResult, self._checksums.read(path), path)
 
@@ -544,8 +576,7 @@ class RunFolder:
         unused = []
         if done:
             below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
-            of_masks = ("auxiliary.safetensors", "scout.safetensors", "training.safetensors")
-            unused = [path for path in below if path.name in of_masks]
+            unused = [path for path in below if path.name in (*AUXILIARY, "training.safetensors")]
         freed = sum(path.stat().st_size for path in [*half_written, *unused])
         for path in half_written:
             path.unlink()
@@ -629,8 +660,8 @@ def _own_ids(ids: Ids | None, number: int, name: str) -> list[Any] | None:
 
 def _auxiliary_file(folder: Path) -> Path:
     """Where an auxiliary training is kept; a run begun by older code goes on under its old name."""
-    old = folder / "scout.safetensors"
-    return old if old.exists() else folder / "auxiliary.safetensors"
+    new, old = (folder / name for name in AUXILIARY)
+    return old if old.exists() else new
 
 
 def _parse(model: type[Model], text: str | bytes, path: Path) -> Model:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,10 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pyg_lth.config import BEFORE
-from pyg_lth.errors import IN_USE, InputError
+from pyg_lth.errors import IN_USE, InputError, RunWarning
+from pyg_lth.results.checksums import Checksums, Damaged
+from pyg_lth.results.kept_settings import read_kept_settings
 from pyg_lth.settings_file import read_settings
 from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
-from pyg_lth.whole_files import read_json
+from pyg_lth.whole_files import parse_json
 
 Settings = dict[str, Any]
 State = Literal["new", "begun", "done"]
@@ -140,10 +143,12 @@ def read_state(cell: Cell, complete: Complete) -> State:
         InputError: If the folder holds a run of other settings, or a damaged one.
     """
     path = cell.folder / "config.json"
-    if not path.exists():
+    checksums = Checksums(cell.folder)
+    if not path.exists() and not checksums.expects(path):
         return "new"
+    settings = read_kept_settings(cell.folder, checksums)
     try:
-        kept = complete({**BEFORE, **read_json(path)})
+        kept = complete({**BEFORE, **settings})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     for name in sorted(kept.keys() | cell.settings.keys()):
@@ -152,13 +157,29 @@ def read_state(cell: Cell, complete: Complete) -> State:
                 f"{cell.folder} holds a run with {name} {kept.get(name)}, not "
                 f"{cell.settings.get(name)}: delete it, or choose another out"
             )
-    path = cell.folder / "report.json"
-    report = read_json(path) if path.exists() else {}
+    report = _read_report(cell.folder / "report.json", checksums)
     # It is written after every round, and after every seed.
-    last_round = len(report.get("rounds", ())) == kept["rounds"] or report.get("ended")
-    last_seed = len(report.get("seeds", ())) == kept["seeds"]
+    last_round = _length(report, "rounds") == kept["rounds"] or report.get("ended")
+    last_seed = _length(report, "seeds") == kept["seeds"]
     refitted = report.get("refit") or not kept["refit"]
     return "done" if last_round and last_seed and refitted else "begun"
+
+
+def _read_report(path: Path, checksums: Checksums) -> dict[str, Any]:
+    """The report of a run, empty where there is none, or a damaged one: then the run goes on."""
+    if not path.exists() and not checksums.expects(path):
+        return {}
+    try:
+        return parse_json(checksums.read(path), path)
+    except Damaged as error:
+        warnings.warn(str(error), RunWarning, stacklevel=2)
+        return {}
+
+
+def _length(report: dict[str, Any], name: str) -> int:
+    """How many entries a report has under a name."""
+    found = report.get(name)
+    return len(found) if isinstance(found, list) else 0
 
 
 def run_cells(

@@ -3,10 +3,12 @@
 import itertools
 import math
 import time
+import weakref
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from pyg_lth import seeding
 from pyg_lth.errors import InputError
@@ -58,6 +60,9 @@ class Training:
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=problem.device)
         self.best_weights = self.weights()
         self.progress = Progress(round=round)
+        # A parametrized table stands in a circle with its class, which a collection would have to
+        # find: of many rounds that takes longer than a round. Masked entries stay zero without it.
+        weakref.finalize(self, _release, self._model.embedding).atexit = False
 
     def _build_update(self, mask: Mask) -> Update:
         config, propagation = self.problem.config, self.problem.propagation
@@ -243,6 +248,11 @@ class Training:
         self.best_weights = {name: placed[_of_best(name)] for name in self.best_weights}
         self._loss_sum = placed["loss_sum"]
         self.progress = progress
+
+
+def _release(embedding: nn.Module) -> None:
+    """Let go of what a training put on a table."""
+    parametrize.remove_parametrizations(embedding, "weight", leave_parametrized=False)
 
 
 def _of_best(name: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pyg_lth import find_tickets
-from pyg_lth.errors import InputError
+from pyg_lth.errors import InputError, RunWarning
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.evaluation.significance import Difference
 from pyg_lth.interactions import InteractionSplit
@@ -86,8 +86,11 @@ def test_what_was_measured_is_kept(folders, measured):
 
 def test_what_is_damaged_or_of_another_run_is_not_used(folders, measured, small_graph):
     folder = folders["mf"]
-    for text in ("{", measured["lightgcn"].model_dump_json()):
-        folder.write_text(frontier.FILE, text)
+    for text in (b"{", measured["lightgcn"].model_dump_json().encode()):
+        folder.write_file(frontier.FILE, text)
+        assert read(folder) is None
+    (folder.path / frontier.FILE).write_bytes(b"never written")
+    with pytest.warns(RunWarning, match="frontier.json is damaged"):
         assert read(folder) is None
     assert measure(folder, small_graph) == measured["mf"] == read(folder)
 

@@ -5,16 +5,14 @@ import random
 import re
 import shutil
 import sys
-from collections import Counter
 from importlib import metadata
 
 import pytest
 import torch
 
-from pyg_lth import Callback, InputError, Report, find_tickets
+from pyg_lth import Callback, InputError, Report, find_tickets, whole_files
 from pyg_lth.errors import RunWarning
 from pyg_lth.results import environment
-from pyg_lth.results.checksums import Checksums
 from pyg_lth.results.environment import describe_environment
 from pyg_lth.results.run_folder import RunFolder
 
@@ -203,7 +201,6 @@ def test_a_flip_in_any_bit_of_any_file_is_told(folder):
 def test_what_a_command_reads_is_held_against_its_checksum(folder):
     for name, read in {
         "report.json": RunFolder.read_report,
-        "config.json": RunFolder.read_config,
         "environment.json": RunFolder.read_environment,
         "theta0.safetensors": RunFolder.read_initial,
         "epochs.jsonl": lambda run: run.read_epochs(2),
@@ -218,6 +215,58 @@ def test_what_a_command_reads_is_held_against_its_checksum(folder):
             read(RunFolder(folder))
         assert "resume" in str(error.value) or "copy" in str(error.value)
         (folder / name).write_bytes(content)
+
+
+def test_settings_are_read_from_the_report_where_config_json_is_damaged(folder):
+    settings = RunFolder(folder).read_config()
+    for damage in (flip, delete):
+        damage(folder / "config.json")
+        with pytest.warns(RunWarning, match=r"config.json is damaged: the settings that report"):
+            assert RunFolder(folder).read_config() == settings
+    flip(folder / "report.json")
+    with pytest.raises(InputError, match=r"config.json is damaged: it is missing"):
+        RunFolder(folder).read_config()
+
+
+def test_a_run_whose_settings_are_lost_is_not_begun_again(small_graph, quick_config, folder):
+    (folder / "config.json").unlink()
+    assert_refused("without its config.json", small_graph, quick_config(), run_dir=folder)
+
+
+def test_a_result_that_is_lost_is_not_taken_for_a_round_to_come(folder):
+    delete(folder / "round-001" / "result.json")
+    with pytest.raises(InputError, match=r"result.json is damaged: it is missing.*round 1 again"):
+        RunFolder(folder).read_results()
+
+
+def test_what_a_killed_process_was_about_to_write_is_not_missing(folder, monkeypatch):
+    run = RunFolder(folder)
+    with monkeypatch.context() as patch, pytest.raises(InputError):
+        patch.setattr(whole_files, "write", break_write)
+        run.write_file("round-002/result.json", b"{}")
+    with RunFolder(folder) as again:
+        again.begin(again.read_config(), again.read_environment()["graph"], resume=True)
+        again.write_file("frontier.json", b"{}")
+    assert len(RunFolder(folder).read_results()) == 2
+    assert RunFolder(folder).check() == []
+
+
+def break_write(path, content):
+    raise InputError("killed")
+
+
+def test_what_was_asked_for_is_checked_too_and_may_be_deleted(folder):
+    run = RunFolder(folder)
+    paths = [run.write_page("<p>"), run.write_file("frontier.json", b"{}")]
+    paths.append(run.write_file("figures/metric.png", b"drawn"))
+    for path in paths:
+        content = path.read_bytes()
+        flip(path)
+        assert [error.path for error in RunFolder(folder).check()] == [path]
+        path.write_bytes(content)
+        assert RunFolder(folder).check() == []
+        path.unlink()
+        assert RunFolder(folder).check() == []
 
 
 def test_a_run_without_checksums_is_read_and_that_is_said(folder):
@@ -262,32 +311,6 @@ def test_a_half_written_line_of_epochs_is_dropped(folder):
     with run:
         run.add_epochs(records[:2])
     assert RunFolder(folder).read_epochs(3) == [*records, *records[:2]]
-
-
-def test_what_a_round_writes_does_not_grow_with_the_rounds(
-    small_graph, quick_config, tmp_path, monkeypatch
-):
-    sizes = []
-    written = Counter()
-    for name in ("write", "append"):
-        keep = getattr(Checksums, name)
-
-        def count(self, path, content, keep=keep):
-            written[path.name] += len(content)
-            keep(self, path, content)
-
-        monkeypatch.setattr(Checksums, name, count)
-
-    class Note(Callback):
-        def on_round_end(self, result):
-            sizes.append(written.total() - written["result.json"])
-
-    config = quick_config(
-        model="mf", rounds=300, amount=0.01, max_epochs=1, eval_every=1, patience=1
-    )
-    find_tickets(small_graph, config, run_dir=tmp_path, callback=Note())
-    early, late = sizes[200] - sizes[100], sizes[300] - sizes[200]
-    assert late < 1.5 * early
 
 
 def test_the_report_has_the_rounds_that_came_after_it_was_written(folder):
