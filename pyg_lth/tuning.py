@@ -159,12 +159,17 @@ def tune(
     while trials > len(_ended(optuna, found, Path(study))):
         found.optimize(objective, n_trials=1)
     ended = _ended(optuna, found, Path(study))
-    well = [trial for trial in ended if trial.value is not None and trial.state.name == "COMPLETE"]
+    complete = optuna.trial.TrialState.COMPLETE
+    well = [
+        (trial.value, trial)
+        for trial in ended
+        if trial.value is not None and trial.state == complete
+    ]
     if not well:
         raise InputError("no trial ended well: every one of them diverged")
-    best = max(well, key=lambda trial: trial.value)
+    metric, best = max(well, key=lambda pair: pair[0])
     tuned = type(config)(**{**config.model_dump(), **best.params})
-    return Tuned(tuned, float(best.value), len(ended))
+    return Tuned(tuned, metric, len(ended))
 
 
 def _suggest(trial: "Trial", name: str, space: Space) -> float:
