@@ -105,7 +105,12 @@ class TicketEmbedding(nn.Module):
 
     def _all(self, flat: Tensor) -> Tensor:
         """Rows of which the first columns are stored, or all."""
-        if self._kind == "int4":
+        if self._kind == "int4" and self._width % 2 == 0:
+            # Rows begin with a byte, so whole bytes are taken.
+            pairs = self.values.view(-1, self._width // 2).index_select(0, flat).unsqueeze(2)
+            codes = torch.cat([pairs & 15, pairs >> 4], dim=2).view(-1, self._width)
+            found = (codes ^ 8).float() - 8
+        elif self._kind == "int4":
             step = torch.arange(self._width, device=flat.device)
             found = self._at(flat.unsqueeze(1) * self._width + step)
         else:
