@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyg_lth.tickets import native
-from pyg_lth.tickets.lists import ItemLists
+from pyg_lth.tickets.lists import ItemLists, smallest_type
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -63,7 +63,8 @@ def _joint_graph(train: ItemLists) -> tuple[Integers, Integers]:
     num_users = train.num_users
     rowptr, item = train.of_users(slice(None))
     user = np.repeat(np.arange(num_users), np.diff(rowptr))
-    order = np.argsort(item, kind="stable")
+    # Of a narrow type, integers are sorted by their digits, which takes a quarter of the time.
+    order = np.argsort(item.astype(smallest_type(train.num_items)), kind="stable")
     ends = rowptr[-1] + np.cumsum(np.bincount(item, minlength=train.num_items))
     return np.concatenate([rowptr, ends]), np.concatenate([item + num_users, user[order]])
 
