@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyg_lth import seeding
 from pyg_lth.config import PruneConfig, completed
+from pyg_lth.evaluation.beyond_accuracy import BeyondAccuracy
 from pyg_lth.evaluation.degree_groups import Analyst
 from pyg_lth.evaluation.evaluator import Evaluator, popularity_embedding
 from pyg_lth.evaluation.significance import paired_difference
@@ -61,6 +62,7 @@ class Rounds:
             else Evaluator(problem.split, "test", self._config.topk)
         )
         self._analyse = Analyst(problem.split, self._evaluate_test)
+        self._look_beyond = BeyondAccuracy(problem.split, self._evaluate_test, self._config.topk)
 
     def run(self) -> Report:
         """Run the rounds that are not done yet."""
@@ -182,6 +184,7 @@ class Rounds:
             valid=training.best_metrics if self._config.select_on == "valid" else None,
             test={name: float(value.mean()) for name, value in test.items()},
             **({} if round == 0 else self._against_dense(training, test)),
+            beyond=self._look_beyond(ranked),
             analysis=self._analyse(training.best_mask, ranked),
         )
         self._note_epochs(training)

@@ -14,7 +14,10 @@ from pyg_lth.evaluation.degree_groups import GroupSizes, Means
 from pyg_lth.results.report import Report, RoundResult
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.results.text import (
+    BEYOND,
+    BEYOND_CAPTION,
     COLUMNS,
+    beyond_rows,
     caption,
     change,
     headline,
@@ -39,6 +42,7 @@ LEFT_OUT = (f"{{{SVG}}}metadata", f"{{{SVG}}}style")
 CAPTIONS = {
     "metric": "The metric that decides, on test, against density.",
     "epochs": "Epochs until the best evaluation, and until it is as good as dense at its best.",
+    "beyond": "What the lists show beyond accuracy, against density.",
     "density_by_group": "Density of the users and of the items of each degree group.",
     "learning": "The metric that chooses epochs, over the epochs of some rounds.",
 }
@@ -160,6 +164,9 @@ def to_html(folder: RunFolder, command: str | None = None) -> str:
         seed=own_report.seeds[0],
         analysed=analysed,
         sides=_sides(own_report, analysed),
+        beyond_columns=["round", "density", *BEYOND],
+        beyond_rows=beyond_rows(report),
+        beyond_caption=BEYOND_CAPTION,
         machine=folder.read_environment(),
     )
 
@@ -351,6 +358,7 @@ def _labels(report: Report, first: Report, analysed: RoundResult) -> dict[str, s
         "metric": f"{metric} at each density: {rounds(report, lambda r: score(r.test[metric]))}; "
         f"popularity: {score(report.popularity.test[metric])}.",
         "epochs": f"At each density: {rounds(report, epochs)}.",
+        "beyond": "The table under Beyond accuracy holds the data.",
         "density_by_group": f"In round {analysed.round}, from the lowest degrees to the highest: "
         f"users {users}; items {items}.",
         "learning": f"The best of each density: {rounds(first, chosen)}.",

@@ -18,7 +18,7 @@ from pyg_lth.reporting.by_bytes import Run as Weighed
 from pyg_lth.reporting.by_bytes import curves
 from pyg_lth.results.report import Report, RoundResult, Ticket
 from pyg_lth.results.run_folder import RunFolder
-from pyg_lth.results.text import title
+from pyg_lth.results.text import BEYOND, title
 from pyg_lth.training.progress import EpochRecord
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ def figures(runs: Sequence[tuple[str, RunFolder]]) -> dict[str, "Figure"]:
     """Draw the figures of one run, or of several together.
 
     ``metric``: the deciding metric on test against density. ``epochs``: epochs to converge, and to
-    be as good as the dense model, against density. ``density_by_group``: density of the degree
+    be as good as the dense model, against density. ``beyond``: what the lists show beyond accuracy,
+    against density. ``density_by_group``: density of the degree
     groups in a handful of rounds; of several runs, a figure each, ``density_by_group-LABEL``.
     ``learning``: the metric that chooses epochs against epochs, of a handful of rounds; of several
     runs, of the winner each. A figure that would be empty, such as those against density
@@ -248,6 +249,9 @@ def _draw(runs: Sequence[_Run]) -> Iterator[tuple[str, "Figure"]]:
     if pruned:
         yield "metric", _metric_figure(runs)
         yield "epochs", _epochs_figure(runs)
+    looked_at = [run for run in pruned if run.report.dense.beyond]
+    if looked_at:
+        yield "beyond", _beyond_figure(looked_at)
     names = _file_names(pruned) if len(runs) > 1 else [""]
     for run, name in zip(pruned, names, strict=False):
         yield f"density_by_group{name}", _groups_figure(run)
@@ -329,13 +333,9 @@ def _metric_panels(runs: Sequence[_Run]) -> "Figure":
     for axes, run in zip(panels, runs, strict=False):
         for density, value in curves:
             axes.plot(density, value, color=REFERENCE, alpha=0.35, linewidth=0.6)
-        _draw_tickets(axes, run, curves[runs.index(run)][1])
+        _draw_in_panel(axes, run, curves[runs.index(run)][1])
         axes.axhline(run.report.dense.test[metric], color=REFERENCE, linestyle="--", linewidth=0.8)
         axes.set_title(textwrap.fill(run.label, 24), color=run.color, fontsize=6.5)
-        for line in axes.lines:
-            line.set_markersize(0.6 * line.get_markersize())
-        _density_axis(axes)
-        axes.tick_params("x", labelsize=5)
     for axes in panels[len(runs) :]:
         axes.set_visible(False)
     for axes in panels[0 : len(runs) : 2]:
@@ -391,6 +391,20 @@ def _epochs_figure(runs: Sequence[_Run]) -> "Figure":
         axes.set_ylim(0, 1.1 * axes.dataLim.y1)
     _density_axis(reached)
     return _with_legend(figure, [*_legend_of_runs(runs), dense])
+
+
+def _beyond_figure(runs: Sequence[_Run]) -> "Figure":
+    """A panel for each thing that lists show, in the order of the report's table."""
+    figure, panels = _canvas(_heading(runs, [run.report for run in runs]), 2, 2, share_y=False)
+    for axes, name in zip(panels, BEYOND, strict=True):
+        for run in runs:
+            key = f"{name}@{run.report.config['topk']}"
+            rounds = (run.report.dense, *run.report.rounds)
+            _draw_in_panel(axes, run, [(found.beyond or {}).get(key, nan) for found in rounds])
+        axes.set_ylabel(name.replace("_", " ").capitalize())
+    for axes in panels[:2]:
+        axes.set_xlabel("")
+    return _with_legend(figure, _legend_of_runs(runs))
 
 
 def _groups_figure(run: _Run) -> "Figure":
@@ -577,14 +591,18 @@ def _heading(runs: Sequence[_Run], reports: Sequence[Report]) -> str:
     return "\n".join(lines)
 
 
-def _canvas(heading: str, rows: int = 1, columns: int = 1) -> tuple["Figure", list["Axes"]]:
+def _canvas(
+    heading: str, rows: int = 1, columns: int = 1, share_y: bool = True
+) -> tuple["Figure", list["Axes"]]:
     # Without pyplot a figure needs no display, and goes when nobody holds it any more.
     from matplotlib.figure import Figure
 
     height = 1.9 if rows == 1 else 1.5 * rows
     figure = Figure(figsize=(WIDTH, height + 0.13 * heading.count("\n")), layout="constrained")
     figure.suptitle(heading, color=REFERENCE)
-    panels = figure.subplots(rows, columns, sharex=True, sharey=columns > 1, squeeze=False)
+    panels = figure.subplots(
+        rows, columns, sharex=True, sharey=share_y and columns > 1, squeeze=False
+    )
     return figure, list(panels.flat)
 
 
@@ -609,13 +627,22 @@ def _with_legend(figure: "Figure", handles: Sequence["Artist"], heading: str = "
     return figure
 
 
-def _density_axis(axes: "Axes") -> None:
+def _draw_in_panel(axes: "Axes", run: _Run, values: Sequence[float]) -> None:
+    """As :func:`_draw_tickets`, where there is less room."""
+    _draw_tickets(axes, run, values)
+    for line in axes.lines[-4:]:
+        line.set_markersize(0.6 * line.get_markersize())
+    _density_axis(axes, narrow=True)
+
+
+def _density_axis(axes: "Axes", narrow: bool = False) -> None:
     """Make x the density, denser to the left as in the literature on lottery tickets."""
     axes.set_xscale("log")
     axes.set_xlabel("Remaining parameters")
-    low, high = axes.get_xlim()
+    # Panels share the axis, which another may have turned round.
+    low, high = sorted(axes.get_xlim())
     axes.set_xlim(high, low)
-    _percent_ticks(axes.xaxis, low, high)
+    _percent_ticks(axes.xaxis, low, high, narrow=narrow)
 
 
 def _density_scale(panels: Sequence["Axes"]) -> None:
@@ -631,11 +658,13 @@ def _density_scale(panels: Sequence["Axes"]) -> None:
     _percent_ticks(panels[0].yaxis, low, high, zero=0 in density)
 
 
-def _percent_ticks(axis: "Axis", low: float, high: float, zero: bool = False) -> None:
+def _percent_ticks(
+    axis: "Axis", low: float, high: float, zero: bool = False, narrow: bool = False
+) -> None:
     """Label a logarithmic axis with round percentages."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    span = high / low
+    span = high / low * (4 if narrow else 1)
     steps = (
         range(1, 10)
         if span < 3

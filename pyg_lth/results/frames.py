@@ -28,6 +28,7 @@ def round_figures(result: RoundResult) -> dict[str, Any]:
         **metric_columns("valid", result.valid or dict.fromkeys(result.test)),
         **metric_columns("test", result.test),
         **metric_columns("test_sd", result.test_sd or dict.fromkeys(result.test)),
+        **metric_columns("test", result.beyond or {}),
         **{name: getattr(result.difference, name, None) for name in AGAINST_DENSE},
         **{
             name: getattr(result, name) if isinstance(result, Ticket) else None

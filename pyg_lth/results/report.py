@@ -33,6 +33,9 @@ class RoundResult(BaseModel):
         epochs_to_dense: Epoch of the first evaluation at least as good as the dense model's best,
             on the split that chooses epochs; :obj:`None` where there was none (in some seed).
         difference: Against the dense model over the users of test; :obj:`None` for round 0.
+        beyond: What the lists of test users show, beyond accuracy (see
+            :class:`~pyg_lth.evaluation.beyond_accuracy.BeyondAccuracy`); :obj:`None` in a report of
+            an older release.
         analysis: Where the living entries are and whom they serve; :obj:`None` over several seeds,
             whose own reports have it.
 
@@ -59,6 +62,7 @@ class RoundResult(BaseModel):
     test_sd: Metrics | None = None
     epochs_to_dense: int | float | None = None
     difference: Difference | None = None
+    beyond: Metrics | None = None
     analysis: Analysis | None = None
 
     def __repr__(self) -> str:
@@ -481,11 +485,14 @@ def _mean(results: Sequence[RoundResult], difference: Difference | None) -> Roun
         else None,
         epochs_to_dense=fmean(reached) if len(reached) == len(results) else None,
         difference=difference,
+        beyond=_mean_metrics([result.beyond for result in results]),
     )
 
 
 def _mean_metrics(metrics: Sequence[Metrics | None]) -> Metrics | None:
+    """The means of the metrics that all seeds have."""
     whole = [value for value in metrics if value is not None]
     if len(whole) < len(metrics):
         return None
-    return {name: fmean(value[name] for value in whole) for name in whole[0]}
+    shared = [name for name in whole[0] if all(name in value for value in whole)]
+    return {name: fmean(value[name] for value in whole) for name in shared}

@@ -1,7 +1,7 @@
 """All words on a report: its table as text, what it concludes, and what a reader asks of it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pyg_lth.config import SplitName
 from pyg_lth.errors import printable
@@ -123,6 +123,36 @@ def table_rows(report: Report) -> list[tuple[str, ...]]:
     }
     rows = [popularity, cells("dense", dense), *map(ticket_cells, report.rounds)]
     return [tuple(row.get(name, "") for name in COLUMNS) for row in rows]
+
+
+# What a ranking shows beyond accuracy, with the format of its figures.
+BEYOND: dict[str, Callable[[float | None], str]] = {
+    "coverage": percent,
+    "gini": lambda value: NOTHING if value is None else f"{value:.3f}",
+    "popularity": lambda value: NOTHING if value is None else number(value),
+    "tail_recall": score,
+}
+
+
+def beyond_rows(report: Report) -> list[tuple[str, ...]]:
+    """Cells under ``round``, ``density`` and :data:`BEYOND`, of rounds that were looked at."""
+    k = report.config["topk"]
+    return [
+        (
+            str(result.round) if result.round else "dense",
+            percent(result.density),
+            *(show(result.beyond.get(f"{name}@{k}")) for name, show in BEYOND.items()),
+        )
+        for result in (report.dense, *report.rounds)
+        if result.beyond is not None
+    ]
+
+
+BEYOND_CAPTION = (
+    "Of the lists of all test users. coverage: share of the items that stand in any list. gini: how"
+    " unevenly the places go to the items, 0 where all have as many. popularity: mean train"
+    " interactions of what is listed. tail_recall: recall of items outside the most popular fifth."
+)
 
 
 def decides(report: Report) -> str:
@@ -314,15 +344,21 @@ def to_markdown(report: Report) -> str:
         "",
         conclusion(report),
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---:|" * len(COLUMNS),
-        *("| " + " | ".join(row) + " |" for row in table_rows(report)),
+        *_table(COLUMNS, table_rows(report)),
         "",
         caption(report),
         "",
         *([refit(report), ""] if report.refit else []),
     ]
+    if rows := beyond_rows(report):
+        lines += ["## Beyond accuracy", "", *_table(["round", "density", *BEYOND], rows)]
+        lines += ["", BEYOND_CAPTION, ""]
     return "\n".join(lines)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [columns, ["---:"] * len(columns), *rows]
+    return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 def questions(report: Report, num_users: int | None) -> dict[str, list[str]]:

@@ -122,6 +122,7 @@ def test_headline_figure_and_table_come_first_and_then_the_answers(page):
         "Five questions",
         "More figures",
         "Where the entries remain, and whom the ranking serves",
+        "Beyond accuracy",
         "How it was made",
     ]
     questions = re.findall(r"<dt>(.*\?)</dt>", page("winner"))
@@ -196,8 +197,8 @@ def test_the_identifiers_of_a_page_are_unique_and_its_references_hold(page):
 def test_a_figure_tells_its_data_to_those_who_cannot_see_it(page, folders):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     figures = [a for tag, a in Elements(page("winner")).found if tag == "svg"]
-    assert [figure["role"] for figure in figures] == ["img"] * 4
-    metric, epochs, groups, learning = (figure["aria-label"] for figure in figures)
+    assert [figure["role"] for figure in figures] == ["img"] * 5
+    metric, epochs, _, groups, learning = (figure["aria-label"] for figure in figures)
     ticket = folders["winner"].read_report().rounds[1]
     assert f"{ticket.density:.2%}: 0.8500" in metric and "popularity: " in metric
     assert f"{ticket.density:.2%}: {ticket.best_epoch}" in epochs
@@ -407,7 +408,7 @@ def test_all_is_visible_and_nothing_hangs_over(visit, folders, name, width):
 def test_figures_have_a_size_and_so_have_their_letters(visit, width):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     figures = visit("winner", width).locator("figure svg").all()
-    assert len(figures) == 4
+    assert len(figures) == 5
     for figure in figures:
         box = figure.bounding_box()
         assert 250 < box["width"] <= width and box["height"] > 150

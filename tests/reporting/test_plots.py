@@ -17,8 +17,9 @@ from pyg_lth.reporting import plots
 from pyg_lth.reporting.plots import figures, render, save
 from pyg_lth.results.report import Popularity, Winner
 from pyg_lth.results.run_folder import RunFolder
+from pyg_lth.results.text import BEYOND
 
-ALL = ["metric", "epochs", "density_by_group", "learning"]
+ALL = ["metric", "epochs", "beyond", "density_by_group", "learning"]
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +213,19 @@ def test_epochs_are_drawn_against_density(edited):
     for axes in (best, reached):
         assert line(axes, f"dense's best epoch {of_dense}").get_ydata() == [of_dense] * 2
         assert axes.get_ylim()[0] == 0
+
+
+def test_what_lists_show_has_a_panel_each_of_its_own_scale(finished, drawn):
+    report = finished.read_report()
+    for axes, name in zip(drawn["beyond"].axes, BEYOND, strict=True):
+        values = [r.beyond[f"{name}@5"] for r in (report.dense, *report.rounds)]
+        assert [y for _, y in points(axes, "imp")] == values
+        assert axes.get_xlim()[0] > axes.get_xlim()[1]
+    assert len({axes.get_ylim() for axes in drawn["beyond"].axes}) > 1
+
+
+def test_a_report_of_an_older_release_has_no_such_figure(edited):
+    assert "beyond" not in draw(edited(results=lambda result: {"beyond": None}))
 
 
 def test_density_of_the_groups_is_the_analysis(finished, drawn):
@@ -501,5 +515,6 @@ def test_more_than_a_handful_of_runs_have_a_panel_each(edited):
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert len(panels) == 7
     for axes in panels:
+        assert axes.get_xlim()[0] > axes.get_xlim()[1]
         colors = [line.get_color() for line in axes.lines if len(line.get_xdata()) > 2]
         assert colors.count(plots.REFERENCE) == 7
