@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -15,6 +15,9 @@ from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, opti
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -26,6 +29,11 @@ def run_options(function: Function) -> Function:
         click.option("--quiet", is_flag=True, help="Show no progress."),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
         click.option("--print-config", is_flag=True, help="Print the settings and stop."),
+        click.option(
+            "--dry-run",
+            is_flag=True,
+            help="Print what the run would take of memory, disk and time, and stop.",
+        ),
         click.option(
             "--config",
             "file",
@@ -75,6 +83,7 @@ def _run(
     file: Path | None,
     preset: PresetName,
     print_config: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **flags: Any,
@@ -107,12 +116,16 @@ def _run(
             return
         data = run_data.of_run(resume, flags)
     jobs = _jobs(settings)
+    if dry_run:
+        _show_needs(data["data"], settings, folder, jobs, as_json)
+        return
     try:
         report = find_tickets(
             **data,
             config=settings if resume is None else None,
             run_dir=folder,
             resume=resume is not None,
+            jobs=jobs,
             # Seeds that run side by side have a display of their own.
             progress=not quiet and jobs == 1,
             run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
@@ -133,6 +146,35 @@ def _run(
         show(report, folder)
         export = ["pyg-lth", "export", str(folder), "--round", str(subject(report).round)]
         click.echo(f"Next: {shlex.join(export)}")
+
+
+def _show_needs(
+    data: "HeteroData", settings: TrainConfig, folder: Path, jobs: int, as_json: bool
+) -> None:
+    """Print what a run would take; where that is not there, say so as the run would."""
+    from pyg_lth.cli.sweep_display import clock
+    from pyg_lth.estimate import estimate, measure, size
+    from pyg_lth.interactions import InteractionSplit
+    from pyg_lth.training.problem import choose_device
+
+    split, device = InteractionSplit.from_data(data), choose_device(settings)
+    needs = estimate(split, settings, device, folder, jobs)
+    if needs.shortage is None:
+        needs = measure(needs, split, settings, device, jobs)
+    if as_json:
+        click.echo(json.dumps(needs.to_dict(), indent=2))
+    else:
+        click.echo(f"memory  about {size(needs.memory)} of {size(needs.memory_free)} free")
+        click.echo(f"disk    about {size(needs.disk)} of {size(needs.disk_free)} free")
+        click.echo(f"steps   {needs.steps:,} an epoch")
+        if needs.seconds_an_epoch is not None and needs.seconds_at_most is not None:
+            click.echo(f"time    {needs.seconds_an_epoch:.3g} s an epoch, by a few steps of one")
+            whole = clock(needs.seconds_at_most)
+            click.echo(
+                f"        {whole} at most, with {settings.max_epochs:,} epochs in every round"
+            )
+    if needs.shortage is not None:
+        raise InputError(needs.shortage)
 
 
 def _jobs(settings: TrainConfig) -> int:

@@ -200,8 +200,14 @@ def _rounds_done(folder: Path, known: int) -> int:
     return known
 
 
+# timedelta counts no further than some million years.
+MOST_SECONDS = 100 * 365.25 * 24 * 3600
+
+
 def clock(seconds: float) -> str:
     """A time as hours, minutes and seconds."""
+    if seconds > MOST_SECONDS:
+        return "more than a century"
     return str(timedelta(seconds=round(seconds)))
 
 

@@ -44,7 +44,10 @@ class TrainConfig(BaseModel):
     model: ModelName = Field("lightgcn", description="Backbone.")
     dim: int = Field(32, ge=1, description="Embedding dimension.")
     layers: int = Field(
-        3, ge=0, description="Propagation layers: 3 for lightgcn unless given, always 0 for mf."
+        3,
+        ge=0,
+        le=100,
+        description="Propagation layers: 3 for lightgcn unless given, always 0 for mf.",
     )
     propagation: PropagationName = Field(
         "auto", description="Backend of the sparse product; auto is native, otherwise csr."

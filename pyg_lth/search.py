@@ -13,6 +13,7 @@ from torch_geometric.data import HeteroData
 
 from pyg_lth.config import PruneConfig, TrainConfig, completed
 from pyg_lth.errors import InputError
+from pyg_lth.estimate import estimate
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback, Together
@@ -71,7 +72,8 @@ def find_tickets(
         The report, as in ``report.json``.
 
     Raises:
-        InputError: If the graph, the settings or the folder cannot be used.
+        InputError: If the graph, the settings or the folder cannot be used, or the run needs more
+            memory or disk than there is.
         KeyboardInterrupt: On Ctrl-C, after the training in progress has been saved.
 
     Example:
@@ -96,6 +98,8 @@ def find_tickets(
     split = kept_data.split
     fingerprint = split.fingerprint()
     seeds = config.seeds if isinstance(config, PruneConfig) else 1
+    if shortage := estimate(split, config, device, run_dir, jobs).shortage:
+        raise InputError(shortage)
     masks = _masks_to_train_under(config, seeds, fingerprint, source)
 
     # Which ticket to refit is known when all seeds are done.
