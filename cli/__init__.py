@@ -21,7 +21,7 @@ from pyg_lth.cli.report import report
 from pyg_lth.cli.runs import runs
 from pyg_lth.cli.serve import serve
 from pyg_lth.cli.settings import InOrder, in_flags
-from pyg_lth.cli.streams import unbreakable_output
+from pyg_lth.cli.streams import say, unbreakable_output
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.cli.tune import tune
 from pyg_lth.datasets import DatasetError
@@ -41,7 +41,7 @@ def cli(context: click.Context) -> None:
     Start with: pyg-lth prune --model mf --dataset synthetic --rounds 5
     """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help())
+        say(context.get_help())
 
 
 for command in (
@@ -107,9 +107,9 @@ def _apologise(error: Exception) -> int:
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    click.echo(f"Warning: {in_flags(printable(' '.join(str(message).split())))}", err=True)
+    say(f"Warning: {in_flags(printable(' '.join(str(message).split())))}", err=True)
 
 
 def _fail(message: str) -> int:
-    click.echo(f"Error: {in_flags(printable(' '.join(message.split())))}", err=True)
+    say(f"Error: {in_flags(printable(' '.join(message.split())))}", err=True)
     return 2

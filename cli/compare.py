@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pyg_lth.cli.streams import hand_out, say
 from pyg_lth.errors import InputError
 
 if TYPE_CHECKING:
@@ -69,53 +70,51 @@ def compare(runs: tuple[Path, ...], form: str, overlap: bool, by: str) -> None:
     }
     if form == "csv":
         for note in found.notes:
-            click.echo(note, err=True)
+            say(note, err=True)
     if form == "csv" and found.agreements is not None:
-        click.echo(formats.agreements_to_csv(found.agreements), nl=False)
+        hand_out(formats.agreements_to_csv(found.agreements))
     else:
-        click.echo(write[form](found), nl=False)
+        hand_out(write[form](found))
 
 
 def _show_by_bytes(runs: tuple[Path, ...], form: str) -> None:
-    from rich.console import Console
-
     from pyg_lth.cli.weighing import weigh
     from pyg_lth.reporting import by_bytes, formats
+    from pyg_lth.reporting.terminal import Terminal
 
     weighed = weigh(runs)
     if form in ("csv", "json"):
-        click.echo((by_bytes.to_csv if form == "csv" else by_bytes.to_json)(weighed), nl=False)
+        hand_out((by_bytes.to_csv if form == "csv" else by_bytes.to_json)(weighed))
         return
     table = by_bytes.table(weighed)
     if form == "table":
-        console = Console(highlight=False)
-        console.print(table.title, style="bold", markup=False)
+        console = Terminal()
+        console.print(table.title, style="bold")
         for columns in _blocks(table, console.width):
             _print(console, table, columns)
-        console.print(table.caption, markup=False)
+        console.print(table.caption)
     else:
         write = formats.table_to_latex if form == "latex" else formats.table_to_markdown
-        click.echo(write(table), nl=False)
+        hand_out(write(table))
 
 
 def _show(comparison: "Comparison") -> None:
-    from rich.console import Console
-
     from pyg_lth.reporting.formats import heading, tables
+    from pyg_lth.reporting.terminal import Terminal
 
-    console = Console(highlight=False)
-    console.print(heading(comparison), style="bold", markup=False)
+    console = Terminal()
+    console.print(heading(comparison), style="bold")
     for note in comparison.notes:
-        console.print(note, style="bold yellow", markup=False)
+        console.print(note, style="bold yellow")
     for table in tables(comparison, best="> or bold"):
         console.print()
-        console.print(table.title, style="bold", markup=False)
+        console.print(table.title, style="bold")
         for columns in _blocks(table, console.width):
             _print(console, table, columns)
-        console.print(table.caption, markup=False)
+        console.print(table.caption)
     console.print()
     for run in comparison.runs:
-        console.print(f"{run.label}: {run.folder}", markup=False, soft_wrap=True)
+        console.print(f"{run.label}: {run.folder}", soft_wrap=True)
 
 
 def _print(console: "Console", table: "Table", columns: list[int]) -> None:

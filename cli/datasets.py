@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyg_lth.cli.settings import InOrder, build, in_flags, options_of
+from pyg_lth.cli.streams import say
 from pyg_lth.datasets import DatasetOptions, list_datasets
 from pyg_lth.datasets import describe as describe_dataset
 from pyg_lth.datasets.errors import visible
@@ -35,12 +36,13 @@ def datasets() -> None:
 def list_(root: str, as_json: bool) -> None:
     """List the data sets known by name."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from pyg_lth.reporting.terminal import Terminal
 
     entries = list_datasets(root)
     if as_json:
-        click.echo(json.dumps(entries, indent=2))
+        say(json.dumps(entries, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("name", "users", "items", "interactions", "ready", "how to get it"):
@@ -52,7 +54,7 @@ def list_(root: str, as_json: bool) -> None:
             "yes" if entry["ready"] else "no",
             WAYS[entry["availability"]],
         )
-    Console().print(table)
+    Terminal().print(table)
 
 
 @datasets.command()
@@ -63,7 +65,7 @@ def info(as_json: bool, **given: Any) -> None:
     """Describe the data set NAME, or a file of your own."""
     about = describe_dataset(build(DatasetOptions, None, given))
     if as_json:
-        click.echo(json.dumps(about, indent=2))
+        say(json.dumps(about, indent=2))
         return
     show_description(about)
 
@@ -94,7 +96,7 @@ def convert(out: Path, **given: Any) -> None:
     written, notes = convert(build(DatasetOptions, None, given), out)
     tell(notes)
     for path in written:
-        click.echo(f"{path}  {path.stat().st_size:,} bytes")
+        say(f"{path}  {path.stat().st_size:,} bytes")
 
 
 def opened(options: DatasetOptions) -> "BipartiteDataset":
@@ -109,7 +111,7 @@ def opened(options: DatasetOptions) -> "BipartiteDataset":
 def tell(notes: Iterable[str]) -> None:
     """Print a line on stderr for each kind of thing that did not go in as it stood."""
     for note in notes:
-        click.echo(in_flags(visible(note)), err=True)
+        say(in_flags(visible(note)), err=True)
 
 
 def show_description(about: dict[str, Any]) -> None:
@@ -119,13 +121,13 @@ def show_description(about: dict[str, Any]) -> None:
             tell(value)
         elif name == "files":
             for file in value:
-                click.echo(f"file          {file['path']}  {file['bytes']:,} bytes")
-                click.echo(f"              sha256 {file['sha256']}")
+                say(f"file          {file['path']}  {file['bytes']:,} bytes")
+                say(f"              sha256 {file['sha256']}")
         elif name.endswith("_degrees") and value:
             quantiles = ", ".join(f"{label} {degree:,}" for label, degree in value.items())
-            click.echo(f"{name.replace('_', ' '):<13} {quantiles}")
+            say(f"{name.replace('_', ' '):<13} {quantiles}")
         elif value is not None:
-            click.echo(f"{name:<13} {_text(name, value)}")
+            say(f"{name:<13} {_text(name, value)}")
 
 
 def _text(name: str, value: Any) -> str:

@@ -5,6 +5,8 @@ import json
 
 import click
 
+from pyg_lth.cli.streams import say
+
 
 @click.command()
 @click.option("--root", default="data", help="Folder that holds the data sets.  [default: data]")
@@ -25,7 +27,7 @@ def doctor(root: str, as_json: bool) -> None:
             "plugins": found,
             "datasets_ready": ready,
         }
-        click.echo(json.dumps(findings, indent=2))
+        say(json.dumps(findings, indent=2))
         return
     packages = environment["packages"]
     gpu = environment["gpu"]
@@ -45,4 +47,4 @@ def doctor(root: str, as_json: bool) -> None:
     }
     width = max(len(name) for name in lines)
     for name, value in lines.items():
-        click.echo(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")

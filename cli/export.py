@@ -1,12 +1,12 @@
 """``pyg-lth export``: a round of a run as a file that answers."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pyg_lth.cli.settings import options_of
+from pyg_lth.cli.streams import say, shell
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
 from pyg_lth.tickets.exporters import EXPORTERS, check_installed
@@ -93,12 +93,12 @@ def export(
     chosen = ticket.notes["provenance"]["round"]
     path = out or run / f"round-{chosen:03d}{EXPORTERS[kind].suffix or f'-{kind}'}"
     write(ticket, path, kind)
-    click.echo(path)
+    say(path)
     if kind == "ticket":
-        click.echo(
+        say(
             f"{path.stat().st_size:,} bytes, round {chosen}, {ticket.table.density:.2%} of the "
             f"entries as {ticket.table.form}, {ticket.table.kind}. Next:\n"
-            f"pyg-lth inspect {path}\n"
-            f"pyg-lth recommend {path} --user {shlex.quote(str(ticket.user_ids.at([0])[0]))}",
+            f"pyg-lth inspect {shell(path)}\n"
+            f"pyg-lth recommend {shell(path)} --user {shell(ticket.user_ids.at([0])[0])}",
             err=True,
         )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from pyg_lth.cli.streams import say
+
 
 @click.command()
 @click.argument("ticket", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -15,10 +17,10 @@ def inspect(ticket: Path, as_json: bool) -> None:
 
     about = describe(ticket)
     if as_json:
-        click.echo(json.dumps(about, indent=2))
+        say(json.dumps(about, indent=2))
         return
     for index, (title, lines) in enumerate(paragraphs(about)):
-        click.echo("\n" * bool(index) + click.style(title, bold=True))
+        say("\n" * bool(index) + title, bold=True)
         width = max(len(name) for name, _ in lines)
         for name, text in lines:
-            click.echo(f"  {name:<{width}}{'  ' if width else ''}{text}")
+            say(f"  {name:<{width}}{'  ' if width else ''}{text}")

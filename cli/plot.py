@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from pyg_lth.cli.streams import say
+
 
 @click.command()
 @click.argument(
@@ -45,4 +47,4 @@ def plot(runs: tuple[Path, ...], out: Path | None, by: str) -> None:
     else:
         paths = save(drawn, out or Path("figures"))
     for path in paths:
-        click.echo(path)
+        say(path)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
+from pyg_lth.cli.streams import hand_out, say, shell
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError
@@ -91,7 +91,7 @@ def _run(
     if resume is None:
         new: TrainSettings | PruneSettings = build(form, file, flags, PRESETS[preset])
         if print_config:
-            click.echo(new.model_dump_json(indent=2))
+            say(json.dumps(new.model_dump(mode="json"), indent=2))
             return
     else:
         _check_resume(out, file, flags)
@@ -112,7 +112,7 @@ def _run(
         folder = resume
         settings = RunFolder(resume).read_settings()
         if print_config:
-            click.echo(json.dumps(RunFolder(resume).read_config(), indent=2))
+            say(json.dumps(RunFolder(resume).read_config(), indent=2))
             return
         data = run_data.of_run(resume, flags)
     jobs = _jobs(settings)
@@ -131,21 +131,22 @@ def _run(
             run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
         )
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. Continue with: pyg-lth {command} --resume {folder}", err=True)
+        again = shell("pyg-lth", command, "--resume", folder)
+        say(f"Interrupted. Continue with: {again}", err=True)
         click.get_current_context().exit(130)
     except Exception as error:
         # What was refused before it began needs no such advice.
         unforeseen = not isinstance(error, InputError) or isinstance(error.__cause__, OSError)
         if unforeseen and (folder / "config.json").exists():
-            again = shlex.join(["pyg-lth", command, "--resume", str(folder)])
-            click.echo(f"What is done is kept. Continue with: {again}", err=True)
+            again = shell("pyg-lth", command, "--resume", folder)
+            say(f"What is done is kept. Continue with: {again}", err=True)
         raise
     if as_json:
-        click.echo(report.to_json(), nl=False)
+        hand_out(report.to_json())
     else:
         show(report, folder)
-        export = ["pyg-lth", "export", str(folder), "--round", str(subject(report).round)]
-        click.echo(f"Next: {shlex.join(export)}")
+        export = shell("pyg-lth", "export", folder, "--round", subject(report).round)
+        say(f"Next: {export}")
 
 
 def _show_needs(
@@ -162,17 +163,15 @@ def _show_needs(
     if needs.shortage is None:
         needs = measure(needs, split, settings, device, jobs)
     if as_json:
-        click.echo(json.dumps(needs.to_dict(), indent=2))
+        say(json.dumps(needs.to_dict(), indent=2))
     else:
-        click.echo(f"memory  about {size(needs.memory)} of {size(needs.memory_free)} free")
-        click.echo(f"disk    about {size(needs.disk)} of {size(needs.disk_free)} free")
-        click.echo(f"steps   {needs.steps:,} an epoch")
+        say(f"memory  about {size(needs.memory)} of {size(needs.memory_free)} free")
+        say(f"disk    about {size(needs.disk)} of {size(needs.disk_free)} free")
+        say(f"steps   {needs.steps:,} an epoch")
         if needs.seconds_an_epoch is not None and needs.seconds_at_most is not None:
-            click.echo(f"time    {needs.seconds_an_epoch:.3g} s an epoch, by a few steps of one")
+            say(f"time    {needs.seconds_an_epoch:.3g} s an epoch, by a few steps of one")
             whole = clock(needs.seconds_at_most)
-            click.echo(
-                f"        {whole} at most, with {settings.max_epochs:,} epochs in every round"
-            )
+            say(f"        {whole} at most, with {settings.max_epochs:,} epochs in every round")
     if needs.shortage is not None:
         raise InputError(needs.shortage)
 

@@ -2,14 +2,16 @@
 
 import csv
 import dataclasses
+import io
+import itertools
 import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyg_lth.cli.streams import hand_out
 from pyg_lth.errors import InputError
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ def _items_by_user(path: Path) -> dict[str | None, list[str]]:
 
 def _write(answers: Iterable["Recommendation"], form: str, out: Path | None) -> None:
     if out is None:
-        _write_text(answers, form, sys.stdout)
+        _write_text(answers, form, hand_out)
         return
     temporary = out.with_name(f".{out.name}.tmp")
     try:
@@ -156,7 +158,7 @@ def _write(answers: Iterable["Recommendation"], form: str, out: Path | None) -> 
             _write_parquet(answers, temporary)
         else:
             with temporary.open("w", encoding="utf-8", newline="") as file:
-                _write_text(answers, form, file)
+                _write_text(answers, form, file.write)
         temporary.replace(out)
     finally:
         temporary.unlink(missing_ok=True)
@@ -168,20 +170,23 @@ def _rows(answers: Iterable["Recommendation"]) -> Iterator[tuple[Any, ...]]:
             yield answer.user, place, item, score, answer.basis
 
 
-def _write_text(answers: Iterable["Recommendation"], form: str, file: Any) -> None:
+def _write_text(
+    answers: Iterable["Recommendation"], form: str, write: Callable[[str], object]
+) -> None:
     if form == "csv":
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_rows(answers))
+        for row in itertools.chain([COLUMNS], _rows(answers)):
+            line = io.StringIO()
+            csv.writer(line, lineterminator="\n").writerow(row)
+            write(line.getvalue())
         return
     for answer in answers:
         if form == "json":
-            file.write(json.dumps(dataclasses.asdict(answer), ensure_ascii=False) + "\n")
+            write(json.dumps(dataclasses.asdict(answer), ensure_ascii=False) + "\n")
             continue
-        file.write(f"{_heading(answer)}\n")
+        write(f"{_heading(answer)}\n")
         width = max((len(str(item)) for item in answer.items), default=0)
         for _, place, item, score, _ in _rows([answer]):
-            file.write(f"{place:>4}  {item!s:<{width}}  {score:.4f}\n")
+            write(f"{place:>4}  {item!s:<{width}}  {score:.4f}\n")
 
 
 def _heading(answer: "Recommendation") -> str:
@@ -195,8 +200,6 @@ def _heading(answer: "Recommendation") -> str:
 
 
 def _write_parquet(answers: Iterable["Recommendation"], path: Path) -> None:
-    import itertools
-
     import pyarrow
     import pyarrow.parquet
 

@@ -1,14 +1,14 @@
 """``pyg-lth report``: the tables and pages of finished or running searches."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, written
+from pyg_lth.cli.streams import hand_out, say, shell
 from pyg_lth.config import BEFORE
-from pyg_lth.errors import InputError, printable
+from pyg_lth.errors import InputError
 
 if TYPE_CHECKING:
     from pyg_lth.results.report import Report
@@ -51,9 +51,9 @@ def report(runs: tuple[Path, ...], as_json: bool, page: str | None) -> None:
 
         for folder, found in zip(folders, reports, strict=True):
             html = to_html(folder, _command_of(folder.path, found))
-            click.echo(folder.write_page(html, page or None), err=as_json)
+            say(folder.write_page(html, page or None), err=as_json)
     if as_json:
-        click.echo("[" + ",\n".join(found.to_json().strip() for found in reports) + "]")
+        hand_out("[" + ",\n".join(found.to_json().strip() for found in reports) + "]\n")
     elif page is None:
         for run, found in zip(runs, reports, strict=True):
             show(found, run)
@@ -66,19 +66,19 @@ def _command_of(run: Path, report: "Report") -> str | None:
     pruned = "rounds" in report.config
     settings = build(PruneSettings if pruned else TrainSettings, run / "config.json", {}, BEFORE)
     changed = settings.model_dump(exclude_defaults=True)
-    flags = map(shlex.quote, written(changed))
+    flags = map(shell, written(changed))
     return " \\\n    ".join([f"pyg-lth {'prune' if pruned else 'train'}", *flags])
 
 
 def show(report: "Report", folder: Path) -> None:
     """Print a report on stdout: what was found, the table, what it means, where the files are."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from pyg_lth.reporting.terminal import Terminal
     from pyg_lth.results.text import caption, conclusion, refit, title, why_none_wins
 
-    console = Console()
+    console = Terminal()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     columns, rows = _fitting(report, console.width)
     for name in columns:
@@ -86,15 +86,15 @@ def show(report: "Report", folder: Path) -> None:
     for row in rows:
         style = {"strict": "bold green", "yes": "green", "no": ""}.get(row[-1], "dim")
         table.add_row(*row, style=style)
-    console.print(title(report), style="bold", highlight=False, markup=False)
+    console.print(title(report), style="bold")
     console.print(table)
-    console.print(caption(report), highlight=False, markup=False)
-    console.print(conclusion(report), style="bold", highlight=False, markup=False)
+    console.print(caption(report))
+    console.print(conclusion(report), style="bold")
     if why := why_none_wins(report):
-        console.print(f"Why: {why}", highlight=False)
+        console.print(f"Why: {why}")
     if report.refit:
-        console.print(refit(report), highlight=False)
-    console.print(f"Files: {printable(str(folder))}", highlight=False, markup=False, soft_wrap=True)
+        console.print(refit(report))
+    console.print(f"Files: {folder}", soft_wrap=True)
 
 
 def _fitting(report: "Report", width: int) -> tuple[list[str], list[list[str]]]:

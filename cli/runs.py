@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pyg_lth.cli.streams import say
 from pyg_lth.errors import InputError, printable
 
 if TYPE_CHECKING:
@@ -26,15 +27,15 @@ def list_runs(folder: Path, as_json: bool) -> None:
     """Show the runs in FOLDER (runs unless given) and below: state, winner, size."""
     found = [_about(run) for run in _below(folder)]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
     if not found:
-        click.echo(f"No runs in {folder}.")
+        say(f"No runs in {folder}.")
     for entry in found:
         winner = "no winner" if entry["winner"] is None else f"winner {entry['winner']:.2%}"
         told = [entry["state"], str(entry["dataset"] or "a graph of Python"), winner]
         told.append(f"{entry['bytes'] / 1e6:.1f} MB")
-        click.echo(printable(f"{entry['run']}: {', '.join(told)}"))
+        say(printable(f"{entry['run']}: {', '.join(told)}"))
 
 
 @runs.command()
@@ -56,12 +57,12 @@ def check(context: click.Context, folders: tuple[Path, ...], as_json: bool) -> N
         if as_json:
             continue
         for line in damaged:
-            click.echo(printable(line))
+            say(printable(line))
         older = f", {unchecked} of them older than checksums" if unchecked else ""
         state = f"{len(damaged)} damaged" if damaged else "all as written"
-        click.echo(printable(f"{run.path}: {files} files{older}: {state}"))
+        say(printable(f"{run.path}: {files} files{older}: {state}"))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
     context.exit(2 if any(entry["damaged"] for entry in found) else 0)
 
 
@@ -76,7 +77,7 @@ def clean(folders: tuple[Path, ...]) -> None:
     for run in _with_seeds(folders):
         with run:
             freed = run.clean()
-        click.echo(printable(f"{run.path}: {freed / 1e6:.1f} MB freed"))
+        say(printable(f"{run.path}: {freed / 1e6:.1f} MB freed"))
 
 
 def _with_seeds(folders: tuple[Path, ...]) -> list["RunFolder"]:

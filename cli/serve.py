@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from pyg_lth.cli.streams import say
+
 
 @click.command()
 @click.argument(
@@ -38,9 +40,9 @@ def serve(path: Path, host: str, port: int, workers: int) -> None:
     from pyg_lth.tickets import server
 
     def announce(url: str) -> None:
-        click.echo(f"Answering from {path} on {url} (try {url}/docs); Ctrl-C ends it", err=True)
+        say(f"Answering from {path} on {url} (try {url}/docs); Ctrl-C ends it", err=True)
         if not _loopback(host):
-            click.echo(
+            say(
                 f"Whoever reaches {host} can ask for any user: there is no authentication", err=True
             )
 

@@ -1,10 +1,15 @@
-"""Output that ends nothing when nobody reads it any more."""
+"""Output that ends nothing when nobody reads it any more, and steers no terminal."""
 
 import contextlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+import click
+
+from pyg_lth.errors import printable
 
 
 class Unbreakable:
@@ -64,3 +69,33 @@ def unbreakable_output() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         sys.stdout, sys.stderr = before
+
+
+def say(text: object, err: bool = False, nl: bool = True, bold: bool = False) -> None:
+    """Print words, in which names may hold what steers a terminal, on stdout or stderr."""
+    escaped = printable(str(text))
+    click.echo(click.style(escaped, bold=True) if bold else escaped, err=err, nl=nl)
+
+
+def hand_out(text: str) -> None:
+    """Print data on stdout: as they are, but on a terminal without what steers it."""
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+
+
+def shell(*words: object) -> str:
+    """A command line that a shell reads as these words, whatever is in them."""
+    return " ".join(map(_quoted, map(str, words)))
+
+
+def _quoted(word: str) -> str:
+    if word == printable(word) and "\n" not in word:
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))

@@ -14,6 +14,7 @@ import click
 from pydantic import ValidationError
 
 from pyg_lth.cli.settings import PruneSettings, explain, written
+from pyg_lth.cli.streams import say, shell
 from pyg_lth.errors import InputError
 from pyg_lth.sweeps.children import command_line
 from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
@@ -63,7 +64,7 @@ def sweep(
     if slurm:
         if part is not None:
             raise click.UsageError("--slurm shards the runs itself: leave --shard out")
-        click.echo(_slurm_script(file, len(cells), jobs or 1), nl=False)
+        say(_slurm_script(file, len(cells), jobs or 1), nl=False)
         return
     if part is not None:
         cells = shard(cells, part)
@@ -89,13 +90,13 @@ def _run(file: Path, cells: list[Cell], jobs: int | None, as_json: bool, quiet: 
         with choose_progress(title, {cell.name: cell.folder for cell in cells}, quiet) as progress:
             results = run_cells(cells, _complete, _command, jobs, progress)
     except KeyboardInterrupt:
-        again = shlex.join(["pyg-lth", *sys.argv[1:]])
-        click.echo(f"Interrupted. Continue with: {again}", err=True)
+        again = shell("pyg-lth", *sys.argv[1:])
+        say(f"Interrupted. Continue with: {again}", err=True)
         context.exit(130)
     seconds = time.monotonic() - start
     if as_json:
         runs = [result.model_dump() for result in results]
-        click.echo(json.dumps({**_counts(results), "seconds": seconds, "runs": runs}, indent=2))
+        say(json.dumps({**_counts(results), "seconds": seconds, "runs": runs}, indent=2))
     else:
         _show(cells, results, seconds)
     context.exit(0 if all(result.state == "done" for result in results) else 1)
@@ -129,11 +130,11 @@ def _list(cells: Sequence[Cell], as_json: bool) -> None:
         except InputError as error:
             states[cell.name] = f"unusable: {error}"
     if as_json:
-        click.echo(json.dumps([{"name": n, "state": s} for n, s in states.items()], indent=2))
+        say(json.dumps([{"name": n, "state": s} for n, s in states.items()], indent=2))
         return
     width = max(map(len, states), default=0)
     for name, state in states.items():
-        click.echo(f"{name:<{width}}  {state}")
+        say(f"{name:<{width}}  {state}")
 
 
 def _counts(results: Sequence[Result]) -> dict[str, int]:
@@ -158,16 +159,16 @@ def _show(cells: Sequence[Cell], results: Sequence[Result], seconds: float) -> N
     for state, number in (("failed", counts["failed"]), ("in use", counts["in_use"])):
         if number:
             text += f", {number} {state}"
-    click.echo(f"{text}; {clock(seconds)}")
+    say(f"{text}; {clock(seconds)}")
     for cell, result in zip(cells, results, strict=True):
         if result.state == "done":
             continue
-        click.echo(f"{result.state} {cell.name}: {result.reason}")
+        say(f"{result.state} {cell.name}: {result.reason}")
         if result.state == "in use":
             continue
         with contextlib.suppress(InputError):  # The reason says what to do with such a folder.
             state = read_state(cell, _complete)
-            click.echo(f"  try: {shlex.join(['pyg-lth', *_arguments(cell, state)])}")
+            say(f"  try: {shell('pyg-lth', *_arguments(cell, state))}")
 
 
 def _runs(number: int) -> str:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from pyg_lth.errors import InputError
+from pyg_lth.reporting.terminal import Terminal
 from pyg_lth.results.checksums import Checksums
 from pyg_lth.sweeps.grid import judge
 from pyg_lth.sweeps.processes import Outcome, Watcher
@@ -32,7 +33,7 @@ def choose_progress(title: str, folders: Mapping[str, Path], quiet: bool) -> Ite
         folders: The run folder of each run, by its name.
         quiet: Whether to show nothing.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if quiet:
         yield Watcher()
     elif console.is_terminal:
@@ -52,7 +53,7 @@ class PlainProgress(Watcher):
         folders: The run folder of each run, by its name.
     """
 
-    def __init__(self, console: Console, title: str, folders: Mapping[str, Path]):
+    def __init__(self, console: Terminal, title: str, folders: Mapping[str, Path]):
         self._console = console
         self._folders = folders
         # The rounds of each that had been done before, or were told since.
@@ -61,7 +62,7 @@ class PlainProgress(Watcher):
         self._print(title)
 
     def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def on_start(self, name: str) -> None:
         """Say that a run was started."""
@@ -111,7 +112,7 @@ class LiveProgress(Watcher):
         names: Of all cells.
     """
 
-    def __init__(self, console: Console, title: str, names: Sequence[str]):
+    def __init__(self, console: Terminal, title: str, names: Sequence[str]):
         self._console = console
         self._title = title
         self._rows = {name: _Row(name) for name in names}

@@ -9,6 +9,7 @@ import click
 
 from pyg_lth.cli.datasets import opened
 from pyg_lth.cli.settings import TrainSettings, build, options_of
+from pyg_lth.cli.streams import say
 from pyg_lth.config import PRESETS, PresetName
 from pyg_lth.errors import InputError
 
@@ -72,7 +73,7 @@ def tune(
         if not quiet:
             values = ", ".join(f"{name} {value:.4g}" for name, value in drawn.items())
             metric = record.valid[settings.select_by]
-            click.echo(
+            say(
                 f"trial {trial}, {values}: epoch {record.epoch}, "
                 f"valid {settings.select_by} {metric:.4f}",
                 err=True,
@@ -81,15 +82,15 @@ def tune(
     try:
         tuned = search(data, settings, study, trials=trials, over=over or None, callback=show)
     except KeyboardInterrupt:
-        click.echo("Interrupted. The same command goes on.", err=True)
+        say("Interrupted. The same command goes on.", err=True)
         click.get_current_context().exit(130)
     text = json.dumps(tuned.config.model_dump(exclude_defaults=True), indent=2) + "\n"
     temporary = out.with_name(f".{out.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(out)
-    click.echo(
+    say(
         f"{tuned.trials} trials; the best has {settings.select_by} {tuned.metric:.4f} on "
         f"validation: {out}"
     )
-    click.echo(f"Next: pyg-lth prune --config {out}", err=True)
+    say(f"Next: pyg-lth prune --config {out}", err=True)
     sys.stderr.flush()

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
-
 from pyg_lth.cli import run_data
+from pyg_lth.cli.streams import say
 from pyg_lth.errors import InputError
 from pyg_lth.reporting.by_bytes import Run
 from pyg_lth.reporting.comparison import labels
@@ -29,7 +28,7 @@ def weigh(paths: Sequence[Path]) -> list[Run]:
     for name, folder, report in zip(names, folders, reports, strict=True):
         found = read(folder)
         if found is None:
-            click.echo(f"weighing {folder.path}", err=True)
+            say(f"weighing {folder.path}", err=True)
             found = measure(folder, run_data.of_run(folder.path, {})["data"])
         runs.append(Run(name, report.config.get("method", "dense"), found))
     return runs

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch_geometric.data import HeteroData, InMemoryDataset
 from torch_geometric.data.data import BaseData
 
@@ -252,8 +252,9 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
             "num_nodes": torch.tensor([data["user"].num_nodes, data["item"].num_nodes]),
             **{part: data[EDGE_TYPE][key] for part, key in PARTS.items() if key in data[EDGE_TYPE]},
         }
+        # As bytes, since safetensors takes no path that is not UTF-8.
         with replaced(Path(path)) as temporary:
-            save_file(tensors, temporary, {"notes": json.dumps(list(notes))})
+            temporary.write_bytes(save(tensors, {"notes": json.dumps(list(notes))}))
 
     def load(self, path: str, data_cls: type[BaseData] = InteractionGraph) -> None:
         """Loads the graph that :meth:`save` stored and applies `pre_transform`.
@@ -266,9 +267,10 @@ class BipartiteDataset(InMemoryDataset):  # type: ignore[misc]
             DatasetError: If the file is damaged.
         """
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                notes = json.loads((file.metadata() or {}).get("notes", "[]"))
+            content = Path(path).read_bytes()
+            tensors = load(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            notes = json.loads(header.get("__metadata__", {}).get("notes", "[]"))
             num_users, num_items = tensors["num_nodes"].tolist()
         except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
             raise DatasetError(

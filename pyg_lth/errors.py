@@ -22,9 +22,18 @@ class InputError(ValueError):
 IN_USE = 3
 
 
+# What Python calls not printable and a terminal shows as space or end of line.
+SPACES = "\n\u00a0\u3000"
+
+
 def printable(text: str) -> str:
     """A text whose control characters and the like are written as escapes."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in SPACES else ascii(c)[1:-1] for c in text)
+
+
+def encodable(text: str) -> str:
+    """A text without what UTF-8 has no bytes for, such as the bytes of a file name in no code."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class FolderInUse(InputError):

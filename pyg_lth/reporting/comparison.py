@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from pyg_lth.errors import encodable
 from pyg_lth.evaluation.degree_groups import overlap
 from pyg_lth.lottery import evidence
 from pyg_lth.lottery.methods import METHODS
@@ -333,8 +334,8 @@ def _run(label: str, folder: RunFolder, report: Report) -> Run:
     winner = report.winner
     costs = {ticket.round: ticket.cost_seconds for ticket in report.rounds}
     return Run(
-        label=label,
-        folder=str(folder.path),
+        label=encodable(label),
+        folder=encodable(str(folder.path)),
         title=title(report),
         config=report.config,
         seeds=report.seeds,

@@ -17,6 +17,7 @@ from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.reporting.terminal import Terminal
 from pyg_lth.results.report import Popularity, RoundResult
 from pyg_lth.results.text import percent
 from pyg_lth.training.progress import EpochRecord
@@ -45,7 +46,7 @@ def show_progress(folder: str | Path | None) -> Iterator[Callback]:
     Args:
         folder: The run folder, if there is one to tell of.
     """
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if console.is_jupyter:
         yield NotebookProgress(folder)
     elif console.is_terminal:
@@ -69,7 +70,7 @@ class PlainProgress(Callback):
         self._folder = folder
 
     def _line(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def on_start(self, config: TrainConfig, split: InteractionSplit) -> None:
         """Say what is trained and where the files go."""

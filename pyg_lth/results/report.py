@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 from pyg_lth.config import SplitName
+from pyg_lth.errors import encodable
 from pyg_lth.evaluation.degree_groups import Analysis, Groups
 from pyg_lth.evaluation.evaluator import Metrics
 from pyg_lth.evaluation.significance import Difference, holds, holm, judge
@@ -14,6 +15,13 @@ from pyg_lth.strategies import guests_in
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def _encodable(config: Any) -> Any:
+    """Settings that any file can hold: a path may be of bytes that are no text."""
+    if not isinstance(config, dict):
+        return config
+    return {key: encodable(v) if isinstance(v, str) else v for key, v in config.items()}
 
 
 class RoundResult(BaseModel):
@@ -199,7 +207,7 @@ class Report(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     schema_version: int = Field(1, alias="schema")
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], BeforeValidator(_encodable)]
     seeds: list[int]
     groups: Groups | None
     dense: RoundResult

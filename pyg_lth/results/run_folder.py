@@ -483,8 +483,8 @@ class RunFolder:
         """Mask, table and seconds, as :meth:`write_auxiliary` wrote them."""
         path = self._auxiliary(round)
         tensors = self._read_tensors(path)
-        with self._readable(path), safetensors.safe_open(path, "pt") as file:
-            seconds = float((file.metadata() or {})["seconds"])
+        with self._readable(path):
+            seconds = float(_header(path)["seconds"])
         # Older code kept no mask, since it was that of the round itself.
         mask = Mask(tensors[MASK]) if MASK in tensors else self.read_round(round)[0]
         return mask, tensors[TABLE], seconds
@@ -550,8 +550,8 @@ class RunFolder:
         if not path.exists():
             return
         tensors = self._read_tensors(path)
-        with self._readable(path), safetensors.safe_open(path, "pt") as file:
-            kept = _parse(Progress, (file.metadata() or {})["progress"], path)
+        with self._readable(path):
+            kept = _parse(Progress, _header(path)["progress"], path)
         if kept.round == training.progress.round:
             with self._readable(path):
                 training.restore(tensors, kept)
@@ -642,6 +642,14 @@ def _lines(records: Iterable[BaseModel], exclude_none: bool = False) -> bytes:
 def _tensors(tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> bytes:
     whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(whole, header)
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What a file of tensors says of itself; safetensors opens no path that is not UTF-8."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    metadata: dict[str, str] = header["__metadata__"]
+    return metadata
 
 
 def _warn(message: str) -> None:
