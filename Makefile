@@ -36,6 +36,7 @@ wheel: $(VENV)/developing
 lint: $(VENV)/developing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive pyg_lth cli datasets
 	rm -rf build
 	$(INSTALL) --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p pyg_lth

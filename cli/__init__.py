@@ -91,19 +91,32 @@ def _run() -> int:
     except (InputError, DatasetError, OSError) as error:
         return _fail(str(error))
     except Exception as error:
+        if _is_out_of_memory(error):
+            return _fail("there is not enough memory for this: see what a run takes by --dry-run")
         return _apologise(error)
 
 
 def _apologise(error: Exception) -> int:
     """Say where the traceback is of what no one foresaw."""
-    file, name = tempfile.mkstemp(prefix="pyg-lth-", suffix=".txt")
-    with open(file, "w", errors="backslashreplace") as traceback_file:  # noqa: PTH123
-        traceback.print_exception(error, file=traceback_file)
+    try:
+        file, name = tempfile.mkstemp(prefix="pyg-lth-", suffix=".txt")
+        with open(file, "w", errors="backslashreplace") as traceback_file:  # noqa: PTH123
+            traceback.print_exception(error, file=traceback_file)
+        where = f"in {name}"
+    except OSError:
+        say("".join(traceback.format_exception(error)), err=True)
+        where = "above"
     _fail(
         f"sorry, this is a fault of pyg-lth ({type(error).__name__}: {error}); please report it "
-        f"with the traceback in {name}"
+        f"with the traceback {where}"
     )
     return 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no memory; torch has no type of its own for that on a CPU."""
+    allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return allocator or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:

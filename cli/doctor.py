@@ -13,6 +13,7 @@ from pyg_lth.cli.streams import say
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(root: str, as_json: bool) -> None:
     """Show versions, device, propagation backends, plugins and which data sets are ready."""
+    from pyg_lth import kernels
     from pyg_lth.datasets import list_datasets
     from pyg_lth.results.environment import check_backends, describe_environment
     from pyg_lth.strategies import plugins
@@ -37,6 +38,7 @@ def doctor(root: str, as_json: bool) -> None:
         "platform": environment["platform"],
         "device": f"{gpu} (CUDA {environment['cuda']})" if gpu else "CPU (torch sees no GPU)",
         "threads": environment["threads"],
+        "kernels": "compiled" if environment["native_kernels"] else kernels.MISSING,
         "memory": f"{environment['memory'] / 2**30:.1f} GiB",
         **{f"propagation {name}": finding for name, finding in backends.items()},
         **{

@@ -111,6 +111,8 @@ def _run(
     else:
         folder = resume
         settings = RunFolder(resume).read_settings()
+        if (device := flags.pop("device")) is not None:
+            settings = settings.model_copy(update={"device": device})
         if print_config:
             say(json.dumps(RunFolder(resume).read_config(), indent=2))
             return
@@ -122,7 +124,7 @@ def _run(
     try:
         report = find_tickets(
             **data,
-            config=settings if resume is None else None,
+            config=settings,
             run_dir=folder,
             resume=resume is not None,
             jobs=jobs,
@@ -196,12 +198,12 @@ def _run_side_by_side(jobs: int, quiet: bool, folders: Sequence[Path]) -> None:
 
 
 def _check_resume(out: Path | None, file: Path | None, flags: dict[str, Any]) -> None:
-    """Refuse to change the settings of a run, but for where its data are."""
+    """Refuse to change the settings of a run, but for where its data are and where to compute."""
     source = click.get_current_context().get_parameter_source("preset")
     preset = "preset" if source is ParameterSource.COMMANDLINE else None
     given = {"out": out, "config": file, "preset": preset, **flags}
     for name, value in given.items():
-        if value is not None and name not in DatasetOptions.model_fields:
+        if value is not None and name not in {"device", *DatasetOptions.model_fields}:
             raise InputError(
                 f"{flag(name)} does not go with --resume: a run keeps its own settings"
             )

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch_geometric.data import HeteroData
 
+from pyg_lth import kernels
 from pyg_lth.config import PruneConfig, TrainConfig, completed
-from pyg_lth.errors import InputError
+from pyg_lth.errors import InputError, RunWarning
 from pyg_lth.estimate import estimate
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
@@ -89,6 +91,8 @@ def find_tickets(
     if config is None:
         config = PruneConfig() if source is None else source.read_settings()
     device = choose_device(config)
+    if device.type == "cpu" and not kernels.usable(device):
+        warnings.warn(kernels.MISSING, RunWarning, stacklevel=2)
     if data is not None:
         kept_data = Data(InteractionSplit.from_data(data), user_ids, item_ids)
     elif source is not None:

@@ -69,7 +69,8 @@ def _parse(text: str) -> Any:
         return json.loads(
             text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_mapping
         )
-    return yaml.load(text, _Loader)
+    # A SafeLoader, which builds no objects.
+    return yaml.load(text, _Loader)  # nosec B506
 
 
 def _mapping(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -43,6 +43,13 @@ def library() -> ctypes.CDLL | None:
     return compiled
 
 
+# What a run without them should be told.
+MISSING = (
+    "the kernels are not compiled here: training takes more than twice as long and an evaluation "
+    "more than ten times; install a C compiler and then pyg-lth again, or a wheel with the kernels"
+)
+
+
 def usable(device: torch.device) -> bool:
     """Whether the kernels can work on ``device``."""
     return device.type == "cpu" and library() is not None

@@ -294,7 +294,7 @@ class Report(BaseModel):
                 p_adjusted=p_adjusted,
                 dense_converged=not unconverged,
             )
-            tickets.append(Ticket(**dict(result), p_adjusted=p_adjusted, **verdict.model_dump()))
+            tickets.append(Ticket(**_found(result), p_adjusted=p_adjusted, **verdict.model_dump()))
         return cls(
             config=config,
             guests=[str(guest) for guest in guests_in(config)],
@@ -441,6 +441,11 @@ class Report(BaseModel):
             + notebook.table(text.COLUMNS, text.table_rows(self))
             + notebook.paragraph(text.caption(self))
         )
+
+
+def _found(result: RoundResult) -> dict[str, Any]:
+    """What a round came to, without the verdict that an earlier report gave it."""
+    return {name: getattr(result, name) for name in RoundResult.model_fields}
 
 
 def _metric(config: dict[str, Any]) -> str:

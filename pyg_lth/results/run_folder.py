@@ -157,6 +157,13 @@ class RunFolder:
             )
         for difference in told:
             _warn(f"{self.path} was begun with {difference}: figures may differ in the last digits")
+        begun = self.read_config()
+        if begun.get("device") != config["device"]:
+            _warn(
+                f"{self.path} was begun with device {begun.get('device')}, and goes on with "
+                f"{config['device']}: figures may differ in the last digits"
+            )
+            self._write_json(kept, {**begun, "device": config["device"]})
         self._repair()
         if self.of_refit().path.exists():
             self.of_refit()._repair()
@@ -202,7 +209,8 @@ class RunFolder:
         kept = own | completed(self.read_config())
         unlike = [
             f"`{name}` is {kept.get(name)} there and {given.get(name)} here"
-            for name in sorted(own.keys() | given.keys())
+            # Where to compute is no part of what is computed.
+            for name in sorted((own.keys() | given.keys()) - {"device"})
             if name in kept or name in PruneConfig.model_fields
             if kept.get(name) != given.get(name)
         ]
@@ -576,7 +584,9 @@ class RunFolder:
         unused = []
         if done:
             below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
-            unused = [path for path in below if path.name in (*AUXILIARY, "training.safetensors")]
+            # What a link leads to may not be of this run.
+            own = [path for path in below if not path.parent.is_symlink()]
+            unused = [path for path in own if path.name in (*AUXILIARY, "training.safetensors")]
         freed = sum(path.stat().st_size for path in [*half_written, *unused])
         for path in half_written:
             path.unlink()

@@ -145,17 +145,15 @@ class Training:
             seconds=0.0,
         )
         if not math.isfinite(record.loss):
-            raise InputError(
-                f"the loss is {record.loss} in round {record.round}, epoch {record.epoch}: the "
-                f"training diverged at the rate {config.lr * config.lr_decay**decayed:g}; lower "
-                f"`lr` (the last good state is that of epoch {progress.best_epoch})"
-            )
+            raise self._diverged(f"the loss is {record.loss}", record)
         # A display reads the progress from its own thread, so the record of the best epoch must
         # stand in the history before it is called the best.
         progress.history.append(record)
         if self.epochs is not None:
             if record.epoch == self.epochs:
                 self._keep()
+                if not all(value.isfinite().all() for value in self.best_weights.values()):
+                    raise self._diverged("weights are not finite", record)
         elif record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
             self._evaluate(record)
         record.seconds = progress.seconds + elapsed()
@@ -165,6 +163,15 @@ class Training:
         if self._remask is not None and not progress.finished:
             self._change_mask(self._remask(self.weights(), self.mask, progress.epoch))
         return record
+
+    def _diverged(self, what: str, record: EpochRecord) -> InputError:
+        config, best = self.problem.config, self.progress.best_epoch
+        rate = config.lr * config.lr_decay ** (self._epochs_before + record.epoch - 1)
+        good = f"the last good state is that of epoch {best}" if best else "no epoch was good"
+        return InputError(
+            f"{what} in round {record.round}, epoch {record.epoch}: the training diverged at the "
+            f"learning rate {rate:g}; lower `lr` ({good})"
+        )
 
     def _is_finished(self) -> bool:
         config, progress = self.problem.config, self.progress
@@ -200,7 +207,10 @@ class Training:
 
     def _evaluate(self, record: EpochRecord) -> None:
         config = self.problem.config
-        metrics = self.problem.evaluator(self.problem.embed(self.model))
+        embedding = self.problem.embed(self.model)
+        if not embedding.isfinite().all():
+            raise self._diverged("embeddings are not finite", record)
+        metrics = self.problem.evaluator(embedding)
         setattr(record, config.select_on, metrics)
         best = self.best_metrics
         name = config.select_by
