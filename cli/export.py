@@ -79,8 +79,10 @@ def export(
     from pyg_lth.tickets.building import build_ticket
     from pyg_lth.tickets.exporters import export as write
 
+    given = run_data.of_run(run, given)
     ticket = build_ticket(
         run,
+        given["data"],
         round=number,
         seed=seed,
         store=store,
@@ -88,7 +90,8 @@ def export(
         form=form,
         density=density,
         bytes=budget,
-        **run_data.of_run(run, given),
+        user_ids=given["user_ids"],
+        item_ids=given["item_ids"],
     )
     chosen = ticket.notes["provenance"]["round"]
     path = out or run / f"round-{chosen:03d}{EXPORTERS[kind].suffix or f'-{kind}'}"

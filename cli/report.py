@@ -76,6 +76,7 @@ def show(report: "Report", folder: Path) -> None:
     from rich.table import Table
 
     from pyg_lth.reporting.terminal import Terminal
+    from pyg_lth.results.run_folder import RunFolder
     from pyg_lth.results.text import caption, conclusion, refit, title, why_none_wins
 
     console = Terminal()
@@ -94,6 +95,8 @@ def show(report: "Report", folder: Path) -> None:
         console.print(f"Why: {why}")
     if report.refit:
         console.print(refit(report))
+    for note in RunFolder(folder).notes:
+        console.print(f"Data: {note}")
     console.print(f"Files: {folder}", soft_wrap=True)
 
 

@@ -13,13 +13,14 @@ PATHS = ("dataset", "root", "valid_file", "test_file")
 
 
 def of_options(options: DatasetOptions) -> dict[str, Any]:
-    """Graph and original ids of a data set, named as the library's arguments."""
+    """Graph, original ids and notes of a data set, named as the library's arguments."""
     dataset = opened(options)
-    return {"data": dataset[0], "user_ids": dataset.user_ids, "item_ids": dataset.item_ids}
+    ids = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids}
+    return {"data": dataset[0], **ids, "notes": dataset.notes}
 
 
 def of_run(run: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Graph and original ids of a run.
+    """Graph, original ids and notes of a run.
 
     Args:
         run: Its folder.
@@ -37,6 +38,7 @@ def of_run(run: Path, given: dict[str, Any]) -> dict[str, Any]:
             "data": kept.split.to_data(),
             "user_ids": kept.user_ids,
             "item_ids": kept.item_ids,
+            "notes": kept.notes,
         }
     own = {name: config[name] for name in DatasetOptions.model_fields if name in config}
     if "dataset" not in own | flags:

@@ -40,6 +40,7 @@ def find_tickets(
     resume: bool = False,
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
+    notes: Sequence[str] = (),
     callback: Callback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -60,6 +61,8 @@ def find_tickets(
         user_ids: The original id of each user, text or integers, which ``run_dir`` keeps for
             tickets and tables.
         item_ids: The original id of each item.
+        notes: What reading the data merged, dropped or left out, a line for each kind, as data sets
+            have it; the reports in ``run_dir`` show it.
         callback: Hears of the progress.
         progress: Whether to show rounds as they come: in a notebook below the cell, in a terminal
             as the command line does.
@@ -94,7 +97,7 @@ def find_tickets(
     if device.type == "cpu" and not kernels.usable(device):
         warnings.warn(kernels.MISSING, RunWarning, stacklevel=2)
     if data is not None:
-        kept_data = Data(InteractionSplit.from_data(data), user_ids, item_ids)
+        kept_data = Data(InteractionSplit.from_data(data), user_ids, item_ids, notes)
     elif source is not None:
         kept_data = source.read_data()
     else:
@@ -166,6 +169,7 @@ def train(
     resume: bool = False,
     user_ids: Ids | None = None,
     item_ids: Ids | None = None,
+    notes: Sequence[str] = (),
     callback: Callback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
@@ -199,6 +203,7 @@ def train(
         resume=resume,
         user_ids=user_ids,
         item_ids=item_ids,
+        notes=notes,
         callback=callback,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,

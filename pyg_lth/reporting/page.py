@@ -150,6 +150,7 @@ def to_html(folder: RunFolder, command: str | None = None) -> str:
         title=title(report),
         questions=questions(report, _num_test_users(own)),
         limits=limits(report),
+        notes=folder.notes,
         shown=shown,
         files=_files(folder, own, shown),
         snippet=_snippet(folder, own, own_report, shown),

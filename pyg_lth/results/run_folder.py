@@ -63,11 +63,13 @@ class Data(NamedTuple):
         split: Its graph, before anything is held out of it.
         user_ids: The original id of each user; :obj:`None` where that is the index.
         item_ids: The original id of each item, likewise.
+        notes: What reading the data merged, dropped or left out, a line for each kind.
     """
 
     split: InteractionSplit
     user_ids: Ids | None = None
     item_ids: Ids | None = None
+    notes: Sequence[str] = ()
 
 
 class RunFolder:
@@ -228,7 +230,8 @@ class RunFolder:
             "user_ids": _own_ids(data.user_ids, split.num_users, "user_ids"),
             "item_ids": _own_ids(data.item_ids, split.num_items, "item_ids"),
         }
-        self._write_json(self.path / DATA, {"directory": str(Path.cwd()), **ids})
+        about = {"directory": str(Path.cwd()), "notes": list(data.notes), **ids}
+        self._write_json(self.path / DATA, about)
         self._write_tensors(self.path / GRAPH, split.to_tensors())
 
     @property
@@ -260,7 +263,22 @@ class RunFolder:
         if split.fingerprint() != self.read_environment().get("graph"):
             raise InputError(f"{path} is damaged: it is not the graph that the run was begun with")
         kept = self._read_json(self.path / DATA)
-        return Data(split, kept.get("user_ids"), kept.get("item_ids"))
+        return Data(split, kept.get("user_ids"), kept.get("item_ids"), self.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What reading the data merged, dropped or left out; nothing of runs that keep no data.
+
+        Raises:
+            InputError: If the file is damaged.
+        """
+        if self._data_folder != self.path:
+            return RunFolder(self._data_folder).notes
+        path = self.path / DATA
+        if not path.exists() and not self._checksums.expects(path):
+            return []
+        kept = self._read_json(path).get("notes", [])
+        return [str(note) for note in kept] if isinstance(kept, list) else []
 
     def locate(self, path: str) -> Path:
         """A path in the settings, seen from where the run was begun if it is there."""
@@ -406,7 +424,8 @@ class RunFolder:
         """Write ``report.json``, ``report.md`` and ``rounds.jsonl``."""
         rounds = [report.dense, *report.rounds]
         self._write_lines(self.path / "rounds.jsonl", rounds)
-        self._write(self.path / "report.md", to_markdown(report).encode(errors="backslashreplace"))
+        text = to_markdown(report, self.notes)
+        self._write(self.path / "report.md", text.encode(errors="backslashreplace"))
         self._write(self.path / "report.json", report.to_json().encode())
 
     def write_page(self, html: str, path: str | Path | None = None) -> Path:

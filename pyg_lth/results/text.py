@@ -337,8 +337,13 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
 
 
-def to_markdown(report: Report) -> str:
-    """The text of ``report.md``."""
+def to_markdown(report: Report, notes: Sequence[str] = ()) -> str:
+    """The text of ``report.md``.
+
+    Args:
+        report: The report.
+        notes: What reading the data merged, dropped or left out.
+    """
     lines = [
         f"# {markdown(title(report))}",
         "",
@@ -350,6 +355,8 @@ def to_markdown(report: Report) -> str:
         "",
         *([refit(report), ""] if report.refit else []),
     ]
+    if notes:
+        lines += ["Reading the data:", "", *(f"- {markdown(note)}" for note in notes), ""]
     if rows := beyond_rows(report):
         lines += ["## Beyond accuracy", "", *_table(["round", "density", *BEYOND], rows)]
         lines += ["", BEYOND_CAPTION, ""]

@@ -1,3 +1,5 @@
+import html
+import json
 import random
 from pathlib import Path
 
@@ -30,6 +32,21 @@ def test_what_is_dropped_and_merged_is_told_on_stderr(run, log):
     dropped, merged = err.splitlines()
     assert dropped == "log.csv: 1 rows without a value in 1 or 2 dropped (first: line 301)"
     assert merged.startswith("log.csv: ") and merged.endswith(" repeated interactions merged")
+
+
+def test_what_is_dropped_and_merged_is_kept_with_the_run_and_shown(run, log):
+    short = ["--model", "mf", "--dim", 4, "--max-epochs", 1, "--eval-every", 1, "--rounds", 1]
+    options = [*log, "--drop-missing", *short, "--out", "kept", "--quiet"]
+    code, out, err = run("prune", "--dataset", "log.csv", *options)
+    notes = err.splitlines()
+    assert code == 0 and len(notes) >= 2
+    assert json.loads(Path("kept/data.json").read_text())["notes"] == notes
+    shown = " ".join(run("report", "kept")[1].split())
+    run("report", "kept", "--html")
+    for note in notes:
+        assert f"Data: {note}" in shown and f"Data: {note}" in " ".join(out.split())
+        assert f"<li>{note}</li>" in html.unescape(Path("kept/report.html").read_text())
+        assert f"- {note}" in Path("kept/report.md").read_text().replace("\\", "")
 
 
 def test_convert(run, log):
