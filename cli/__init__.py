@@ -25,7 +25,7 @@ from pyg_lth.cli.streams import say, unbreakable_output
 from pyg_lth.cli.sweep import sweep
 from pyg_lth.cli.tune import tune
 from pyg_lth.datasets import DatasetError
-from pyg_lth.errors import IN_USE, FolderInUse, InputError, printable
+from pyg_lth.errors import IN_USE, LOST, FolderInUse, InputError, WorkerLost, printable
 
 
 @click.group(
@@ -67,7 +67,8 @@ def main() -> None:
     """Run the command line.
 
     The exit code is 0 (done), 1 (a run of a sweep failed, or something that nobody foresaw), 2 (bad
-    usage or input), 3 (another process has the run folder) or 130 (Ctrl-C).
+    usage or input), 3 (another process has the run folder), 4 (another worker of the run ended) or
+    130 (Ctrl-C).
     """
     with unbreakable_output():
         code = _run()
@@ -88,6 +89,9 @@ def _run() -> int:
     except FolderInUse as error:
         _fail(str(error))
         return IN_USE
+    except WorkerLost as error:
+        _fail(str(error))
+        return LOST
     except (InputError, DatasetError, OSError) as error:
         return _fail(str(error))
     except Exception as error:

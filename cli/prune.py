@@ -1,9 +1,12 @@
 """``pyg-lth prune`` and ``pyg-lth train``: run a search and show its report."""
 
+import contextlib
 import functools
+import io
 import json
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,10 +17,10 @@ from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, opti
 from pyg_lth.cli.streams import hand_out, say, shell
 from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
 from pyg_lth.datasets import DatasetOptions
-from pyg_lth.errors import InputError
+from pyg_lth.errors import InputError, WorkerLost
 
 if TYPE_CHECKING:
-    from torch_geometric.data import HeteroData
+    from pyg_lth.workers import Workers
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -26,6 +29,12 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 def run_options(function: Function) -> Function:
     """Decorate a command with the options that shape no result."""
     for option in (
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            help="Processes here that share the table by its columns.  [default: 1, or as torchrun "
+            "started]",
+        ),
         click.option("--quiet", is_flag=True, help="Show no progress."),
         click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout."),
         click.option("--print-config", is_flag=True, help="Print the settings and stop."),
@@ -86,6 +95,7 @@ def _run(
     dry_run: bool,
     as_json: bool,
     quiet: bool,
+    workers: int | None,
     **flags: Any,
 ) -> None:
     if resume is None:
@@ -97,17 +107,12 @@ def _run(
         _check_resume(out, file, flags)
 
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
-    from pyg_lth.cli import run_data
-    from pyg_lth.cli.report import show
     from pyg_lth.results.run_folder import RunFolder
-    from pyg_lth.results.text import subject
-    from pyg_lth.search import find_tickets
+    from pyg_lth.search import check_split
 
     if resume is None:
         settings: TrainConfig = new
         folder = out or Path("runs", _run_name(command, new))
-        chosen = new.model_dump(include=set(DatasetOptions.model_fields))
-        data = run_data.of_options(DatasetOptions(**chosen))
     else:
         folder = resume
         settings = RunFolder(resume).read_settings()
@@ -116,11 +121,39 @@ def _run(
         if print_config:
             say(json.dumps(RunFolder(resume).read_config(), indent=2))
             return
-        data = run_data.of_run(resume, flags)
-    jobs = _jobs(settings)
+    number = _number_of(workers)
+    check_split(settings, number)
     if dry_run:
-        _show_needs(data["data"], settings, folder, jobs, as_json)
+        _show_needs(_read(settings, resume, flags), settings, folder, number, as_json)
         return
+    try:
+        with _together(number) as group, _speaking(group.is_first):
+            _search(command, settings, folder, resume, flags, as_json, quiet, group)
+    except WorkerLost as error:
+        if not (folder / "config.json").exists():
+            raise
+        again = shell("pyg-lth", command, "--resume", folder, "--workers", number)
+        raise WorkerLost(f"{error}; what is done is kept, continue with: {again}") from None
+
+
+def _search(
+    command: str,
+    settings: TrainConfig,
+    folder: Path,
+    resume: Path | None,
+    flags: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+    group: "Workers",
+) -> None:
+    """Run a search, or one worker's part in it, and show its report."""
+    from pyg_lth.cli.report import show
+    from pyg_lth.results.text import subject
+    from pyg_lth.search import find_tickets
+
+    # What has to be downloaded or processed is so once.
+    data = group.first_first(lambda: _read(settings, resume, flags))
+    jobs = _jobs(settings) if group.size == 1 else 1
     try:
         report = find_tickets(
             **data,
@@ -129,8 +162,9 @@ def _run(
             resume=resume is not None,
             jobs=jobs,
             # Seeds that run side by side have a display of their own.
-            progress=not quiet and jobs == 1,
+            progress=not quiet and jobs == 1 and group.is_first,
             run_ahead=functools.partial(_run_side_by_side, jobs, quiet) if jobs > 1 else None,
+            workers=group,
         )
     except KeyboardInterrupt:
         again = shell("pyg-lth", command, "--resume", folder)
@@ -143,6 +177,8 @@ def _run(
             again = shell("pyg-lth", command, "--resume", folder)
             say(f"What is done is kept. Continue with: {again}", err=True)
         raise
+    if not group.is_first:
+        return
     if as_json:
         hand_out(report.to_json())
     else:
@@ -151,18 +187,31 @@ def _run(
         say(f"Next: {export}")
 
 
+def _read(settings: TrainConfig, resume: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """The data of a run, new or to be resumed."""
+    from pyg_lth.cli import run_data
+
+    if resume is not None:
+        return run_data.of_run(resume, flags)
+    chosen = settings.model_dump(include=set(DatasetOptions.model_fields))
+    return run_data.of_options(DatasetOptions(**chosen))
+
+
 def _show_needs(
-    data: "HeteroData", settings: TrainConfig, folder: Path, jobs: int, as_json: bool
+    data: dict[str, Any], settings: TrainConfig, folder: Path, workers: int, as_json: bool
 ) -> None:
     """Print what a run would take; where that is not there, say so as the run would."""
     from pyg_lth.cli.sweep_display import clock
     from pyg_lth.estimate import estimate, measure, size
     from pyg_lth.interactions import InteractionSplit
     from pyg_lth.training.problem import choose_device
+    from pyg_lth.workers import Workers
 
-    split, device = InteractionSplit.from_data(data), choose_device(settings)
-    needs = estimate(split, settings, device, folder, jobs)
-    if needs.shortage is None:
+    split, device = InteractionSplit.from_data(data["data"]), choose_device(settings)
+    jobs = _jobs(settings) if workers == 1 else 1
+    needs = estimate(split, settings, device, folder, jobs, Workers(size=workers))
+    # How long several take is known when they have begun.
+    if needs.shortage is None and workers == 1:
         needs = measure(needs, split, settings, device, jobs)
     if as_json:
         say(json.dumps(needs.to_dict(), indent=2))
@@ -176,6 +225,34 @@ def _show_needs(
             say(f"        {whole} at most, with {settings.max_epochs:,} epochs in every round")
     if needs.shortage is not None:
         raise InputError(needs.shortage)
+
+
+def _number_of(workers: int | None) -> int:
+    """How many workers there are to be, which a launcher may have said."""
+    from pyg_lth.workers import started
+
+    found = started()
+    if found > 1 and workers not in (None, found):
+        raise InputError(f"--workers {workers}: a launcher has started {found}: leave it out")
+    return workers or found
+
+
+def _together(number: int) -> "contextlib.AbstractContextManager[Workers]":
+    """Join the workers of a launcher, or start the others here."""
+    from pyg_lth.workers import joined, started
+
+    if number == started():
+        return joined()
+    from pyg_lth.sweeps.launching import launched
+
+    return launched(number, sys.argv[1:])
+
+
+@contextlib.contextmanager
+def _speaking(aloud: bool) -> Iterator[None]:
+    """Say nothing unless told to: what several workers would say is the same."""
+    with contextlib.nullcontext() if aloud else contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _jobs(settings: TrainConfig) -> int:

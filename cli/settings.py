@@ -138,7 +138,7 @@ def in_flags(message: str) -> str:
 
 _FLAGS = {name: flag(name) for name in PruneSettings.model_fields}
 # What the library is told beside the settings.
-_FLAGS |= {"run_dir": "--out", "resume": "--resume", "round": "--round"}
+_FLAGS |= {"run_dir": "--out", "resume": "--resume", "round": "--round", "workers": "--workers"}
 
 
 def _click_type(field: FieldInfo) -> Any:

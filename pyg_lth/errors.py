@@ -42,3 +42,11 @@ class FolderInUse(InputError):
 
 class RunWarning(UserWarning):
     """What a user should know of a run: what was damaged and is done again, or was not checked."""
+
+
+# The exit code of a command that stopped because another worker of its run had.
+LOST = 4
+
+
+class WorkerLost(InputError):
+    """Another worker of the run has ended; the command line exits with code 4."""

@@ -24,6 +24,7 @@ from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.sampling import BLOCK
 from pyg_lth.training.trainer import Training
+from pyg_lth.workers import ALONE, Workers
 
 # What a run holds at its peak, from the peaks of runs in which one thing was by far the largest:
 # tables; bytes of an interaction, of a place in the ranked lists, of a number drawn, of a user with
@@ -103,15 +104,20 @@ class Estimate:
         return dataclasses.asdict(self)
 
 
-def needs(split: InteractionSplit, config: TrainConfig, jobs: int = 1) -> Needs:
+def needs(
+    split: InteractionSplit, config: TrainConfig, jobs: int = 1, workers: Workers = ALONE
+) -> Needs:
     """Reckon what a run takes, without taking any of it.
 
     Args:
         split: The graph.
         config: The settings.
         jobs: How many seeds run at a time.
+        workers: Who has which columns of the table.
     """
     users, items = split.num_users, split.num_items
+    # The widest share of the columns.
+    width = -(-config.dim // workers.size)
     entries = (users + items) * config.dim
     parts = [part for part in (split.train, split.valid, split.test) if part is not None]
     interactions = sum(part.size(1) for part in parts)
@@ -120,11 +126,11 @@ def needs(split: InteractionSplit, config: TrainConfig, jobs: int = 1) -> Needs:
     rows = layout.size + layout.negatives * layout.positives
     in_batch = config.loss in ("softmax", "corrected-softmax")
     memory = {
-        "dim": 4 * entries * TABLES,
+        "dim": 4 * (users + items) * width * TABLES,
         "topk": OF_PLACE * (tested * min(config.topk, items) + config.topk),
         "batch_size": sum(
             (
-                4 * config.dim * ROWS * rows,
+                4 * width * ROWS * rows,
                 OF_DRAW * max(min(BLOCK, layout.size * steps(split, config)), layout.size),
                 OF_SHARED * layout.positives * layout.shared,
                 OF_HIT * layout.positives**2 * in_batch,
@@ -138,7 +144,8 @@ def needs(split: InteractionSplit, config: TrainConfig, jobs: int = 1) -> Needs:
     disk = 8 * interactions + (2 + 2 * OF_STATE) * table
     disk += (rounds + 2 * config.refit) * (table + mask + of_users + OF_ROUND)
     disk += kept * (table + mask)
-    return Needs(at_most * jobs, disk * _seeds(config), max(memory, key=memory.__getitem__))
+    at_most *= jobs * workers.here
+    return Needs(at_most, disk * _seeds(config), max(memory, key=memory.__getitem__))
 
 
 def steps(split: InteractionSplit, config: TrainConfig) -> int:
@@ -152,6 +159,7 @@ def estimate(
     device: torch.device,
     run_dir: str | Path | None = None,
     jobs: int = 1,
+    workers: Workers = ALONE,
 ) -> Estimate:
     """Reckon memory and disk of a run, and hold them against what is free.
 
@@ -161,8 +169,9 @@ def estimate(
         device: Where to compute.
         run_dir: Where the run goes; what is there already is not needed again.
         jobs: How many seeds run at a time.
+        workers: Who has which columns of the table.
     """
-    needed = needs(split, config, jobs)
+    needed = needs(split, config, jobs, workers)
     folder = Path(tempfile.gettempdir() if run_dir is None else run_dir).absolute()
     there = 0 if run_dir is None else sum(_sizes(folder))
     while not folder.is_dir():

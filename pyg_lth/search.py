@@ -26,8 +26,10 @@ from pyg_lth.lottery.rounds import Rounds
 from pyg_lth.reporting.live import show_progress
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import Data, Ids, RunFolder
+from pyg_lth.strategies import BACKBONES, LOSSES, Registry
 from pyg_lth.sweeps.seeds import run_seeds
 from pyg_lth.training.problem import Problem, choose_device
+from pyg_lth.workers import ALONE, Workers
 
 RunAhead = Callable[[Sequence[Path]], None]
 
@@ -46,6 +48,7 @@ def find_tickets(
     checkpoint_seconds: float = 30.0,
     jobs: int = 1,
     run_ahead: RunAhead | None = None,
+    workers: Workers = ALONE,
 ) -> Report:
     """Find winning tickets: rounds of mask, rewind, retrain (paper, Section 3.2).
 
@@ -72,6 +75,8 @@ def find_tickets(
         run_ahead: With several seeds, called instead with the run folder of each, begun and ready
             to resume, before they are run here in turn; what it has other processes do in these
             folders is not done again.
+        workers: Who has which columns of the table (see :func:`~pyg_lth.workers.joined`); all of
+            them call this, with the same arguments.
 
     Returns:
         The report, as in ``report.json``.
@@ -80,6 +85,7 @@ def find_tickets(
         InputError: If the graph, the settings or the folder cannot be used, or the run needs more
             memory or disk than there is.
         KeyboardInterrupt: On Ctrl-C, after the training in progress has been saved.
+        WorkerLost: If another worker has ended.
 
     Example:
         >>> import pyg_lth
@@ -93,6 +99,7 @@ def find_tickets(
     source = _to_resume(run_dir) if resume else None
     if config is None:
         config = PruneConfig() if source is None else source.read_settings()
+    check_split(config, workers.size)
     device = choose_device(config)
     if device.type == "cpu" and not kernels.usable(device):
         warnings.warn(kernels.MISSING, RunWarning, stacklevel=2)
@@ -105,9 +112,9 @@ def find_tickets(
     split = kept_data.split
     fingerprint = split.fingerprint()
     seeds = config.seeds if isinstance(config, PruneConfig) else 1
-    if shortage := estimate(split, config, device, run_dir, jobs).shortage:
+    if shortage := estimate(split, config, device, run_dir, jobs, workers).shortage:
         raise InputError(shortage)
-    masks = _masks_to_train_under(config, seeds, fingerprint, source)
+    masks = _masks_to_train_under(config, seeds, fingerprint, source, workers)
 
     # Which ticket to refit is known when all seeds are done.
     of_each = {"seeds": 1, "refit": False} if seeds > 1 else {}
@@ -115,15 +122,16 @@ def find_tickets(
     def prepare(seed: int) -> Problem:
         own = config.model_copy(update={"seed": seed, **of_each})
         held_out = own.select_on == "valid" and split.valid is None
-        return Problem.prepare(split.hold_out_validation(seed) if held_out else split, own, device)
+        own_split = split.hold_out_validation(seed) if held_out else split
+        return Problem.prepare(own_split, own, device, workers)
 
     shown = show_progress(run_dir) if progress else contextlib.nullcontext(Callback())
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
-    if run_ahead is None and jobs > 1:
+    if run_ahead is None and jobs > 1 and workers.size == 1:
         run_ahead = functools.partial(run_seeds, jobs=jobs)
     with (
         kept as path,
-        RunFolder(path) as folder,
+        RunFolder(workers.texts(str(path))[0], workers) as folder,
         shown as display,
         deferred_interrupt() as interrupted,
     ):
@@ -173,6 +181,7 @@ def train(
     callback: Callback | None = None,
     progress: bool = False,
     checkpoint_seconds: float = 30.0,
+    workers: Workers = ALONE,
 ) -> Report:
     """Train the dense model only: round 0 of :func:`find_tickets`, which has the same arguments.
 
@@ -207,7 +216,34 @@ def train(
         callback=callback,
         progress=progress,
         checkpoint_seconds=checkpoint_seconds,
+        workers=workers,
     )
+
+
+def check_split(config: TrainConfig, workers: int) -> None:
+    """Check that the table of a run can be split by columns over some workers.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if workers == 1:
+        return
+    if workers > config.dim:
+        raise InputError(
+            f"`workers={workers}` cannot share a table of {config.dim} columns: take no more "
+            "workers than `dim`"
+        )
+    kinds: list[tuple[str, Registry[Any]]] = [("model", BACKBONES), ("loss", LOSSES)]
+    if isinstance(config, PruneConfig):
+        kinds.append(("method", METHODS))
+    for setting, registry in kinds:
+        name = getattr(config, setting)
+        if not registry[name].by_columns:
+            able = ", ".join(other for other in registry.names() if registry[other].by_columns)
+            raise InputError(
+                f"`{setting}={name}` does not go with `workers={workers}`, which have some columns "
+                f"each: take one worker, or a {setting} that treats columns alone ({able})"
+            )
 
 
 def _to_resume(run_dir: str | Path | None) -> RunFolder:
@@ -259,7 +295,11 @@ def _differences(
 
 
 def _masks_to_train_under(
-    config: TrainConfig, seeds: int, fingerprint: str, resumed: RunFolder | None
+    config: TrainConfig,
+    seeds: int,
+    fingerprint: str,
+    resumed: RunFolder | None,
+    workers: Workers,
 ) -> list[RunFolder | None]:
     """The run that each seed takes its masks from, after checking what does not go together."""
     if not isinstance(config, PruneConfig):
@@ -274,7 +314,8 @@ def _masks_to_train_under(
             f"`mask_from` does not go with `method={config.method}`, which moves its masks"
         )
     # A run goes on to find it where it was begun.
-    source = RunFolder(resumed.locate(config.mask_from) if resumed else config.mask_from)
+    path = resumed.locate(config.mask_from) if resumed else config.mask_from
+    source = RunFolder(path, workers)
     found = source.read_config()
     if found["dim"] != config.dim or source.read_environment().get("graph") != fingerprint:
         raise InputError(

@@ -10,6 +10,7 @@ from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.workers import ALONE, Workers
 
 NUM_GROUPS = 10
 
@@ -94,12 +95,13 @@ class Analyst:
     Args:
         split: The interactions, on the device to compute on.
         evaluator: Of the same split; its ground truth is what the ranked lists are held against.
+        workers: Who has which columns of the masks.
 
     Attributes:
         groups: The sizes of the groups.
     """
 
-    def __init__(self, split: InteractionSplit, evaluator: Evaluator):
+    def __init__(self, split: InteractionSplit, evaluator: Evaluator, workers: Workers = ALONE):
         user_degree, item_degree = (
             torch.bincount(index, minlength=size)
             for index, size in zip(split.train, (split.num_users, split.num_items), strict=True)
@@ -110,6 +112,7 @@ class Analyst:
         )
         self._num_users = split.num_users
         self._evaluator = evaluator
+        self._workers = workers
 
     def __call__(self, mask: Mask, ranked: Tensor) -> Analysis:
         """Analyse one round.
@@ -120,7 +123,8 @@ class Analyst:
         """
         # Sums of float32 ones are exact here, and take half the time of those of booleans.
         table = mask.table.to(ranked.device, torch.float)
-        row, column = (table.sum(dim=d).double() / table.size(d) for d in (1, 0))
+        column = self._workers.cat(table.sum(dim=0)).double() / table.size(0)
+        row = self._workers.sum(table.sum(dim=1)).double() / column.numel()
         users, items = row[: self._num_users], row[self._num_users :]
         everyone = self._evaluator.per_user(ranked)
         by_item_group = [self._evaluator.per_user(ranked, among) for among in self._items]

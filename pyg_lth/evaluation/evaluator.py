@@ -10,6 +10,7 @@ from pyg_lth.config import SplitName
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.ranking import rank_items
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.workers import ALONE, Workers
 
 Metrics = dict[str, float]
 
@@ -24,6 +25,7 @@ class Evaluator:
         split: The interactions, on the device to compute on.
         part: Which interactions are the ground truth.
         k: Length of the ranked list.
+        workers: Who has which columns of the embeddings. Each ranks for some of the users.
 
     Attributes:
         users: The users with ground truth, ascending, shape ``[n]``, int64.
@@ -32,7 +34,7 @@ class Evaluator:
         InputError: If the split has no validation part and that is asked for.
     """
 
-    def __init__(self, split: InteractionSplit, part: SplitName, k: int):
+    def __init__(self, split: InteractionSplit, part: SplitName, k: int, workers: Workers = ALONE):
         truth = split.valid if part == "valid" else split.test
         if truth is None or truth.size(1) == 0:
             raise InputError(f"the graph has no {part} interactions to rank against")
@@ -40,8 +42,11 @@ class Evaluator:
         if part == "test" and split.valid is not None:
             seen = torch.cat([seen, split.valid], dim=1)
         self.users, row = torch.unique(truth[0], return_inverse=True)
-        self._truth = torch.stack([row, truth[1]])
-        self._seen = _by_user(seen, self.users)
+        self._workers = workers
+        own = workers.share(self.users.numel())
+        mine = (row >= own.start) & (row < own.stop)
+        self._truth = torch.stack([row[mine] - own.start, truth[1, mine]])
+        self._seen = _by_user(seen, self.users[own])
         self._num_users = split.num_users
         self._k = k
         self._metrics = {
@@ -54,7 +59,7 @@ class Evaluator:
         """Return the mean of each metric over the users, keyed ``name@k``.
 
         Args:
-            embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``.
+            embedding: As in :meth:`rank`.
         """
         values = self.per_user(self.rank(embedding))
         return {name: float(value.mean()) for name, value in values.items()}
@@ -63,13 +68,17 @@ class Evaluator:
         """Return the ranked list of each of :attr:`users`, best first.
 
         Args:
-            embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``.
+            embedding: Propagated embeddings of users then items, shape ``[num_nodes, dim]``; of
+                several workers each gives its columns.
 
         Returns:
             Items, shape ``[n, min(k, num_items)]``, int64; a place that no item takes holds
-            ``num_items`` (see :func:`~pyg_lth.evaluation.ranking.rank_items`).
+            ``num_items`` (see :func:`~pyg_lth.evaluation.ranking.rank_items`). Of several workers
+            each gets the lists of its share of the users.
         """
-        users, items = embedding[self.users], embedding[self._num_users :]
+        workers = self._workers
+        own = [self.users[workers.share(self.users.numel(), r)] for r in range(workers.size)]
+        users, items = workers.rows(embedding, own, slice(self._num_users, None))
         return rank_items(users, items, self._seen, self._k)
 
     def per_user(self, ranked: Tensor, among: Tensor | None = None) -> dict[str, Tensor]:
@@ -82,7 +91,7 @@ class Evaluator:
 
         Returns:
             Shape ``[n]``, float32, in the order of :attr:`users`; with ``among`` only those users
-            who have ground truth among these items.
+            who have ground truth among these items. All workers get those of all users.
         """
         truth = self._truth
         if among is not None:
@@ -91,7 +100,9 @@ class Evaluator:
             ranked, truth = ranked[rows], torch.stack([row, truth[1]])
         # PyG's public methods give sums over users only; this hook of theirs is what they sum.
         data = LinkPredMetricData(ranked, truth)
-        return {name: metric._compute(data) for name, metric in self._metrics.items()}
+        own = torch.stack([metric._compute(data) for metric in self._metrics.values()])
+        values = self._workers.cat(own)
+        return {name: v.clone() for name, v in zip(self._metrics, values, strict=True)}
 
 
 def _by_user(index: Tensor, users: Tensor) -> tuple[Tensor, Tensor]:

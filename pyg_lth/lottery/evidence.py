@@ -62,7 +62,7 @@ class Search:
 
     def budgets(self, round: int) -> list[Budget]:
         """What each part of the table may keep in a round."""
-        users, shape = self.problem.split.num_users, self.initial.shape
+        users, shape = self.problem.split.num_users, self.problem.shape
         return budgets(self.config.scope, users, shape, self.config.amount, round)
 
     @property

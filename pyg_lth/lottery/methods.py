@@ -19,6 +19,8 @@ class Method:
         rate_goes_on: Whether the learning rate goes on decaying where the previous round left it,
             instead of starting anew.
         regrows: Whether the mask moves during training, at a constant number of entries.
+        by_columns: Whether criterion, evidence and rewinding do the same to every column by itself,
+            and draw nothing, so that the table may be split by columns over workers.
 
     Example:
         >>> from pyg_lth.lottery.methods import METHODS
@@ -31,22 +33,35 @@ class Method:
     rewind: rewinding.Rewind
     rate_goes_on: bool = False
     regrows: bool = False
+    by_columns: bool = False
 
 
 METHODS: strategies.Registry[Method] = strategies.METHODS
 METHODS.extend(
     __name__,
     {
-        "imp": Method(criteria.magnitude, evidence.previous, rewinding.to_initialization),
-        "oneshot": Method(criteria.magnitude, evidence.dense, rewinding.to_initialization),
+        "imp": Method(
+            criteria.magnitude, evidence.previous, rewinding.to_initialization, by_columns=True
+        ),
+        "oneshot": Method(
+            criteria.magnitude, evidence.dense, rewinding.to_initialization, by_columns=True
+        ),
         "random": Method(criteria.random, evidence.initial, rewinding.to_initialization),
         "reinit": Method(criteria.magnitude, evidence.rewound, rewinding.to_fresh),
         "finetune": Method(
-            criteria.magnitude, evidence.previous, rewinding.to_trained, rate_goes_on=True
+            criteria.magnitude,
+            evidence.previous,
+            rewinding.to_trained,
+            rate_goes_on=True,
+            by_columns=True,
         ),
-        "lr-rewind": Method(criteria.magnitude, evidence.previous, rewinding.to_trained),
+        "lr-rewind": Method(
+            criteria.magnitude, evidence.previous, rewinding.to_trained, by_columns=True
+        ),
         "pep": Method(criteria.given, evidence.thresholds, rewinding.to_initialization),
-        "snip": Method(criteria.saliency, evidence.initial, rewinding.to_initialization),
+        "snip": Method(
+            criteria.saliency, evidence.initial, rewinding.to_initialization, by_columns=True
+        ),
         "dynamic": Method(
             criteria.random, evidence.initial, rewinding.to_initialization, regrows=True
         ),

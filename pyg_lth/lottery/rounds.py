@@ -19,12 +19,15 @@ from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS, Method
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
-from pyg_lth.pruning.masks import Mask
+from pyg_lth.pruning.masks import ColumnsOfMask, Mask
 from pyg_lth.results.report import Popularity, Report, RoundResult
 from pyg_lth.results.run_folder import RunFolder, Stage
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import EpochRecord
 from pyg_lth.training.trainer import Training
+
+# What may be wanted after a step, the more the higher.
+SAVE, STOP = 1, 2
 
 
 class Rounds:
@@ -59,9 +62,9 @@ class Rounds:
         self._evaluate_test = (
             problem.evaluator
             if self._config.select_on == "test"
-            else Evaluator(problem.split, "test", self._config.topk)
+            else Evaluator(problem.split, "test", self._config.topk, problem.workers)
         )
-        self._analyse = Analyst(problem.split, self._evaluate_test)
+        self._analyse = Analyst(problem.split, self._evaluate_test, problem.workers)
         self._look_beyond = BeyondAccuracy(problem.split, self._evaluate_test, self._config.topk)
 
     def run(self) -> Report:
@@ -158,6 +161,7 @@ class Rounds:
 
     def _rank_by_popularity(self) -> Popularity:
         embedding = popularity_embedding(self._problem.split)
+        embedding = embedding[:, self._problem.workers.share(embedding.size(1))]
         valid = self._problem.evaluator(embedding) if self._config.select_on == "valid" else None
         return Popularity(valid=valid, test=self._evaluate_test(embedding))
 
@@ -198,7 +202,7 @@ class Rounds:
         """Return the training of a round, and the seconds that it took to find its mask."""
         search, initial = self._search, self._initial
         if round == 0 or search is None:
-            ones = Mask.ones(*initial[TABLE].shape)
+            ones = ColumnsOfMask.of(Mask.ones(*initial[TABLE].shape), problem.workers)
             return Training(problem, initial, ones, round, epochs=epochs), 0.0
         method = METHODS[search.config.method]
         found = self._find_mask(search, method, round)
@@ -212,7 +216,7 @@ class Rounds:
         training = Training(
             problem,
             start,
-            found.mask,
+            ColumnsOfMask.of(found.mask, problem.workers),
             round,
             epochs_before=sum(int(r.best_epoch) for r in self._results[:round])
             if method.rate_goes_on
@@ -238,7 +242,9 @@ class Rounds:
 
         source = seeding.generator(seed, "criterion", round)
         scores = method.criterion(table, source, gradient)
-        return Found(selection.prune(scores, mask, search.budgets(round)), table, seconds)
+        workers = self._problem.workers
+        mask = selection.prune(scores, mask, search.budgets(round), workers)
+        return Found(mask, table, seconds)
 
     def _train_for_mask(self, training: Training, after_epoch: AfterEpoch) -> None:
         begin = self._callback.on_auxiliary_start
@@ -279,13 +285,15 @@ class Rounds:
             self._folder.write_late(training.weights())
 
     def _after_step(self, training: Training, stage: Stage, folder: RunFolder) -> None:
-        interrupted = self._interrupted()
-        if interrupted or time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds:
+        due = time.monotonic() - self._last_checkpoint >= self._checkpoint_seconds
+        # Several workers save and stop after the same step.
+        wanted = self._problem.workers.most(STOP if self._interrupted() else SAVE if due else 0)
+        if wanted:
             if stage == "training" and folder is self._folder:
                 self._note_epochs(training)
             folder.write_state(training, stage)
             self._last_checkpoint = time.monotonic()
-        if interrupted:
+        if wanted == STOP:
             raise KeyboardInterrupt
 
     def _against_dense(self, training: Training, test: dict[str, Tensor]) -> dict[str, Any]:

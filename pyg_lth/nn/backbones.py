@@ -182,6 +182,8 @@ class Backbone:
         propagation: Takes the joint ``edge_index`` (users, then items, each edge in both
             directions), the number of nodes and the settings, and returns what the model
             propagates through. Called where there are layers.
+        by_columns: Whether every column of the table propagates alone and nothing is trained beside
+            it, so that it may be split by columns over workers.
 
     Example:
         >>> import pyg_lth
@@ -193,14 +195,17 @@ class Backbone:
 
     build: Callable[[int, TrainConfig], LightGCN | TableModel]
     propagation: Callable[[Tensor, int, TrainConfig], Any] = normalized
+    by_columns: bool = False
 
 
 BACKBONES: strategies.Registry[Backbone] = strategies.BACKBONES
 BACKBONES.extend(
     __name__,
     {
-        "lightgcn": Backbone(lambda nodes, config: LightGCN(nodes, config.dim, config.layers)),
-        "mf": Backbone(lambda nodes, config: MF(nodes, config.dim)),
+        "lightgcn": Backbone(
+            lambda nodes, config: LightGCN(nodes, config.dim, config.layers), by_columns=True
+        ),
+        "mf": Backbone(lambda nodes, config: MF(nodes, config.dim), by_columns=True),
     },
 )
 
@@ -212,10 +217,11 @@ def build_backbone(
 
     Args:
         config: The settings.
-        weights: Its parameters, by their names.
+        weights: Its parameters, by their names. Of the table these may be some columns.
         device: Where to.
     """
-    model = BACKBONES[config.model].build(weights[TABLE].size(0), config)
+    num_nodes, dim = weights[TABLE].shape
+    model = BACKBONES[config.model].build(num_nodes, config.model_copy(update={"dim": dim}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])

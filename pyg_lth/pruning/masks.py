@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from pyg_lth.config import ScopeName
 from pyg_lth.errors import InputError
+from pyg_lth.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,6 +80,37 @@ class Mask:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and torch.equal(self.table, other.table)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ColumnsOfMask(Mask):
+    """Some columns of a mask, which know how many entries live in all of it.
+
+    Args:
+        living: Living entries of the whole mask.
+        entries: Entries of the whole mask.
+    """
+
+    living: int
+    entries: int
+
+    @classmethod
+    def of(cls, mask: Mask, workers: Workers) -> Mask:
+        """The columns of this worker, counted together with those of the others."""
+        if workers.size == 1:
+            return mask
+        counts = torch.tensor([mask.remaining, mask.table.numel()])
+        return cls(mask.table, *workers.sum(counts).tolist())
+
+    @property
+    def remaining(self) -> int:
+        """Number of living entries of the whole mask."""
+        return self.living
+
+    @property
+    def density(self) -> float:
+        """Share of living entries of the whole mask, in [0, 1]."""
+        return self.living / self.entries
 
 
 @dataclasses.dataclass(frozen=True)

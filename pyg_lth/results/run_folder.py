@@ -3,7 +3,7 @@
 import contextlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
@@ -26,9 +27,19 @@ from pyg_lth.results.checksums import Checksums, Damaged
 from pyg_lth.results.environment import describe_environment, differences
 from pyg_lth.results.kept_settings import read_kept_settings
 from pyg_lth.results.report import Report, RoundResult
+from pyg_lth.results.shards import (
+    SHARDS,
+    Shard,
+    drop_shards,
+    is_shard,
+    listed_by,
+    shards_of,
+    tables_in,
+)
 from pyg_lth.results.text import to_markdown
 from pyg_lth.training.progress import EpochRecord, Progress
 from pyg_lth.training.trainer import Training
+from pyg_lth.workers import ALONE, Workers
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -75,12 +86,17 @@ class Data(NamedTuple):
 class RunFolder:
     """The files of one run (design, Section 5).
 
+    Several workers share one on storage that all can reach. All of them call what writes, and the
+    first does the writing, but for tables: each writes its columns in a file of its own.
+
     Args:
         path: The folder; made when the run is begun.
+        workers: Who has which columns of the tables.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, workers: Workers = ALONE):
         self.path = Path(path)
+        self._workers = workers
         self._states: dict[Stage, Path] = {
             "training": self.path / "state" / "training.safetensors",
             "auxiliary": _auxiliary_file(self.path / "state"),
@@ -95,6 +111,12 @@ class RunFolder:
             FolderInUse: If another process owns it.
             InputError: If it cannot be made.
         """
+        self._by_first(self._acquire)
+        # Another process may have written in the meantime.
+        self._checksums = Checksums(self.path)
+        return self
+
+    def _acquire(self) -> None:
         with whole_files.writing(self.path / "state"):
             (self.path / "state").mkdir(parents=True, exist_ok=True)
             try:
@@ -104,12 +126,15 @@ class RunFolder:
                     f"{self.path} is in use by another process: wait for it, or choose another "
                     "folder"
                 ) from None
-        # Another process may have written in the meantime.
-        self._checksums = Checksums(self.path)
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._lock.release()
+
+    def _by_first(self, action: Callable[[], None]) -> None:
+        """Let the first worker write something, and the others see it."""
+        self._workers.by_first(action)
+        if not self._workers.is_first:
+            self._checksums = Checksums(self.path)
 
     def begin(
         self, config: dict[str, Any], fingerprint: str, resume: bool, data: Data | None = None
@@ -126,6 +151,11 @@ class RunFolder:
             InputError: If the folder holds a run and is not to be resumed, or holds none or
                 another one and is.
         """
+        self._by_first(lambda: self._begin(config, fingerprint, resume, data))
+
+    def _begin(
+        self, config: dict[str, Any], fingerprint: str, resume: bool, data: Data | None
+    ) -> None:
         kept = self.path / "config.json"
         if not resume:
             if kept.exists():
@@ -138,7 +168,8 @@ class RunFolder:
                     f"{self.path} holds a run without its config.json: bring that back, continue "
                     "the run with `resume` if its report is there, or choose another `run_dir`"
                 )
-            environment = {"graph": fingerprint, **describe_environment()}
+            workers = self._workers.size
+            environment = {"graph": fingerprint, "workers": workers, **describe_environment()}
             self._write_json(self.path / "environment.json", environment)
             self._keep(data)
             self._write_json(kept, config)
@@ -156,6 +187,10 @@ class RunFolder:
             raise InputError(
                 f"{self.path} was begun with {refused[0]}: what comes next would not go with what "
                 "is there; install that version, or begin a new run"
+            )
+        if environment.get("workers", 1) != self._workers.size:
+            told.append(
+                f"workers {environment.get('workers', 1)}, and goes on with {self._workers.size}"
             )
         for difference in told:
             _warn(f"{self.path} was begun with {difference}: figures may differ in the last digits")
@@ -195,7 +230,7 @@ class RunFolder:
             if name == "epochs.jsonl" and path.exists():
                 path.replace(path.with_name("epochs.jsonl.damaged"))
             _warn(str(error).replace("`resume`", "--resume") + " (this is done now)")
-            self._checksums.remove(path)
+            self._remove(path)
             if path.name == "late.safetensors":
                 self._checksums.remove(self._round(0) / "result.json")
             if path.parent.name.startswith("round-") and path.name not in AUXILIARY:
@@ -347,6 +382,8 @@ class RunFolder:
         if path.suffix == ".safetensors":
             with self._readable(path):
                 safetensors.torch.load(content)
+            for shard in shards_of(content):
+                self._read_shard(path, shard)
         elif path.suffix == ".json":
             whole_files.parse_json(content, path)
 
@@ -358,7 +395,10 @@ class RunFolder:
             for pattern in ("round-*/*", "state/*.safetensors", "figures/*")
             for path in self.path.glob(pattern)
         ]
-        return sorted(path for path in [*own, *below] if not path.name.startswith("."))
+        # Those of a table in several files are checked with the one that lists them.
+        return sorted(
+            path for path in [*own, *below] if not path.name.startswith(".") and not is_shard(path)
+        )
 
     def unchecked(self) -> list[Path]:
         """Those of them that are older than checksums."""
@@ -371,11 +411,11 @@ class RunFolder:
 
     def of_seed(self, seed: int) -> "RunFolder":
         """The run of one seed within a run of several."""
-        return RunFolder(self.path / f"seed-{seed}")
+        return RunFolder(self.path / f"seed-{seed}", self._workers)
 
     def of_refit(self) -> "RunFolder":
         """What rounds became that were trained once more, on train and validation."""
-        return RunFolder(self.path / "refit")
+        return RunFolder(self.path / "refit", self._workers)
 
     def read_config(self) -> dict[str, Any]:
         """The settings of the run; those of its report where ``config.json`` is damaged.
@@ -453,14 +493,19 @@ class RunFolder:
     def write_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Write ``epochs.jsonl`` anew, unless it holds just these records."""
         path, content = self.path / "epochs.jsonl", _lines(records, exclude_none=True)
-        if not path.exists() or path.read_bytes() != content:
-            self._write(path, content)
+
+        def write() -> None:
+            if not path.exists() or path.read_bytes() != content:
+                self._write(path, content)
+
+        self._by_first(write)
 
     def add_epochs(self, records: Sequence[EpochRecord]) -> None:
         """Add records to ``epochs.jsonl``."""
         if records:
             content = _lines(records, exclude_none=True)
-            self._checksums.append(self.path / "epochs.jsonl", content)
+            path = self.path / "epochs.jsonl"
+            self._by_first(lambda: self._checksums.append(path, content))
 
     def read_epochs(self, rounds: int) -> list[EpochRecord]:
         """The records of the first ``rounds`` rounds."""
@@ -478,11 +523,11 @@ class RunFolder:
             Damaged: If it was there before, and was another.
         """
         path = self.path / "theta0.safetensors"
-        content = _tensors(weights)
-        if self._checksums.has(path) and not self._checksums.knows(path, content):
+        lost = self._workers.size == 1 and self._checksums.has(path)
+        if lost and not self._checksums.knows(path, _tensors(weights)):
             remedy = "bring it back from a copy, or begin a new run: the rounds so far remain"
             raise Damaged(path, "it is lost, and what is drawn here is another", remedy)
-        self._write(path, content)
+        self._write_tensors(path, weights)
 
     def read_initial(self) -> Weights | None:
         """θ₀, or :obj:`None` before it is drawn."""
@@ -585,8 +630,11 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what only a run that goes on needs: its states, and files half written."""
+        self._by_first(self._tidy)
+
+    def _tidy(self) -> None:
         for path in self._states.values():
-            self._checksums.remove(path)
+            self._remove(path)
         for path in self.path.rglob(whole_files.TEMPORARY):
             path.unlink()
 
@@ -605,7 +653,8 @@ class RunFolder:
             below = [*self.path.glob("round-*/*"), *self.path.glob("state/*.safetensors")]
             # What a link leads to may not be of this run.
             own = [path for path in below if not path.parent.is_symlink()]
-            unused = [path for path in own if path.name in (*AUXILIARY, "training.safetensors")]
+            of_masks = (*AUXILIARY, "training.safetensors")
+            unused = [path for path in own if listed_by(path) in of_masks]
         freed = sum(path.stat().st_size for path in [*half_written, *unused])
         for path in half_written:
             path.unlink()
@@ -635,9 +684,43 @@ class RunFolder:
             return tensors[name]
 
     def _read_tensors(self, path: Path) -> dict[str, Tensor]:
+        content = self._checksums.read(path)
         with self._readable(path):
-            tensors: dict[str, Tensor] = safetensors.torch.load(self._checksums.read(path))
+            tensors: dict[str, Tensor] = safetensors.torch.load(content)
+            shards = shards_of(content)
+        if shards:
+            return {**tensors, **self._join(path, shards)}
+        if self._workers.size > 1:
+            for name in tables_in(tensors):
+                own = self._workers.share(tensors[name].size(1))
+                tensors[name] = tensors[name][:, own].contiguous()
         return tensors
+
+    def _join(self, path: Path, shards: Sequence[Shard]) -> dict[str, Tensor]:
+        """This worker's columns of tables that were written in several files."""
+        own = self._workers.share(sum(shard.columns for shard in shards))
+        parts: dict[str, list[Tensor]] = {}
+        first = 0
+        for shard in shards:
+            begin, end = max(own.start - first, 0), min(own.stop - first, shard.columns)
+            first += shard.columns
+            if begin < end:
+                for name, table in self._read_shard(path, shard).items():
+                    parts.setdefault(name, []).append(table[:, begin:end])
+        return {name: torch.cat(tables, dim=1) for name, tables in parts.items()}
+
+    def _read_shard(self, path: Path, shard: Shard) -> dict[str, Tensor]:
+        """Some columns of the tables of a file."""
+        file = path.with_name(shard.file)
+        try:
+            content = whole_files.read(file)
+        except InputError as error:
+            raise Damaged(path, f"its part {error}", self._checksums.remedy(path)) from None
+        if not shard.holds(content):
+            reason = f"the checksum of its part {shard.file} does not match"
+            raise Damaged(path, reason, self._checksums.remedy(path))
+        tables: dict[str, Tensor] = safetensors.torch.load(content)
+        return tables
 
     @contextlib.contextmanager
     def _readable(self, path: Path) -> Iterator[None]:
@@ -651,7 +734,26 @@ class RunFolder:
     def _write_tensors(
         self, path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None
     ) -> None:
-        self._write(path, _tensors(tensors, header))
+        tables = tables_in(tensors) if self._workers.size > 1 else []
+        if tables:
+            own = _tensors({name: tensors[name] for name in tables})
+            shard = Shard.of(path, tensors[tables[0]].size(1), own)
+            whole_files.write(path.with_name(shard.file), own)
+            listed = self._workers.texts(shard.model_dump_json())
+            header = {**(header or {}), SHARDS: f"[{','.join(listed)}]"}
+            tensors = {name: value for name, value in tensors.items() if name not in tables}
+        # Written last, it makes the parts count that it lists.
+        content = _tensors(tensors, header)
+
+        def write() -> None:
+            self._write(path, content)
+            drop_shards(path, {shard.file for shard in shards_of(content)})
+
+        self._by_first(write)
+
+    def _remove(self, path: Path) -> None:
+        self._checksums.remove(path)
+        drop_shards(path, set())
 
     def _write_json(self, path: Path, content: dict[str, Any]) -> None:
         self._write(path, json.dumps(content, indent=2).encode() + b"\n")
@@ -660,7 +762,7 @@ class RunFolder:
         self._write(path, _lines(records))
 
     def _write(self, path: Path, content: bytes) -> None:
-        self._checksums.write(path, content)
+        self._by_first(lambda: self._checksums.write(path, content))
 
 
 def _lines(records: Iterable[BaseModel], exclude_none: bool = False) -> bytes:

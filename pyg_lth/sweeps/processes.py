@@ -16,7 +16,7 @@ import psutil
 # Asks the kernel (PR_SET_PDEATHSIG, 1 in prctl.h) to end this process when its parent ends, then
 # becomes the command. A parent that had ended before is told by its number. As a program of its
 # own it may run whatever threads the parent has, which a function between fork and exec may not.
-_LAUNCHER = """
+LAUNCHER = """
 import os, signal, sys
 if sys.platform == "linux":
     import ctypes
@@ -152,7 +152,7 @@ class _Pool:
     async def _run(self, command: Command) -> Outcome:
         start = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-IS", "-c", _LAUNCHER, str(os.getpid()), *command.arguments],
+            *[sys.executable, "-IS", "-c", LAUNCHER, str(os.getpid()), *command.arguments],
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,

@@ -1,6 +1,7 @@
 """Training losses."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from pyg_lth import strategies
 from pyg_lth.config import TrainConfig
 from pyg_lth.training.sampling import Layout, Parts
+
+# Sums over the workers of a table that is split by columns, as :meth:`Workers.total` does.
+Total = Callable[..., tuple[Tensor, ...]]
 
 
 def bpr(positive: Tensor, negative: Tensor) -> Tensor:
@@ -34,6 +38,7 @@ def softmax(
     item_index: Tensor,
     temperature: float,
     item_degree: Tensor | None = None,
+    total: Total | None = None,
 ) -> Tensor:
     r"""Softmax over the batch's items, each user's own against those of the other users.
 
@@ -55,11 +60,12 @@ def softmax(
         item_index: Which items those are, int64, shape ``[B]``.
         temperature: Divides the cosines, :math:`τ`.
         item_degree: Train interactions of each item, shape ``[num_items]``, to correct for them.
+        total: Sums over workers, where the embeddings are some of the columns.
 
     Returns:
         The loss, a scalar.
     """
-    logits = (unit_rows(user) / temperature) @ unit_rows(item).t()
+    logits = _cosines(user, item, temperature, total)
     if item_degree is not None:
         logits = logits - item_degree[item_index].to(logits.dtype).log()
     hit = item_index.unsqueeze(1) == item_index
@@ -67,7 +73,13 @@ def softmax(
     return F.cross_entropy(logits, torch.arange(item_index.numel(), device=logits.device))
 
 
-def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature: float) -> Tensor:
+def sampled_softmax(
+    user: Tensor,
+    positive: Tensor,
+    shared: Tensor,
+    temperature: float,
+    total: Total | None = None,
+) -> Tensor:
     r"""Softmax over each user's item and negatives that the whole batch shares.
 
     .. math::
@@ -83,17 +95,24 @@ def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature:
         positive: Propagated embeddings of an item of each, shape ``[B, dim]``.
         shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
         temperature: Divides the cosines, :math:`τ`.
+        total: Sums over workers, where the embeddings are some of the columns.
 
     Returns:
         The loss, a scalar.
     """
-    user = unit_rows(user) / temperature
-    own = (user * unit_rows(positive)).sum(dim=1, keepdim=True)
-    logits = torch.cat([own, user @ unit_rows(shared).t()], dim=1)
-    return (logits.logsumexp(dim=1) - own.squeeze(1)).mean()
+    own, others = _own_and_others(user, positive, shared, temperature, total)
+    logits = torch.cat([own.unsqueeze(1), others], dim=1)
+    return (logits.logsumexp(dim=1) - own).mean()
 
 
-def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: float) -> Tensor:
+def ccl(
+    user: Tensor,
+    positive: Tensor,
+    shared: Tensor,
+    margin: float,
+    weight: float,
+    total: Total | None = None,
+) -> Tensor:
     r"""Cosine contrastive loss, against negatives that the whole batch shares.
 
     .. math::
@@ -110,14 +129,13 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
         shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
         margin: The cosine from which a negative counts, :math:`γ`.
         weight: Of the negatives, :math:`w`.
+        total: Sums over workers, where the embeddings are some of the columns.
 
     Returns:
         The loss, a scalar.
     """
-    user = unit_rows(user)
-    own = (user * unit_rows(positive)).sum(dim=1)
-    others = F.relu(user @ unit_rows(shared).t() - margin)
-    return (1 - own).mean() + weight * others.mean()
+    own, others = _own_and_others(user, positive, shared, 1.0, total)
+    return (1 - own).mean() + weight * F.relu(others - margin).mean()
 
 
 def unit_rows(rows: Tensor) -> Tensor:
@@ -129,6 +147,40 @@ def unit_rows(rows: Tensor) -> Tensor:
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
     length = length.to(rows.dtype)
     return rows.div(length.where(length > 0, 1))
+
+
+def _cosines(user: Tensor, item: Tensor, temperature: float, total: Total | None) -> Tensor:
+    """Of each user with each item, divided by the temperature, shape ``[B, m]``."""
+    if total is None:
+        return (unit_rows(user) / temperature) @ unit_rows(item).t()
+    product, *squares = total(user @ item.t(), _squares(user), _squares(item))
+    of_user, of_item = map(_lengths, squares)
+    return product / (of_user.unsqueeze(1) * of_item * temperature)
+
+
+def _own_and_others(
+    user: Tensor, positive: Tensor, shared: Tensor, temperature: float, total: Total | None
+) -> tuple[Tensor, Tensor]:
+    """Cosines of each user with an item of their own, ``[B]``, and with shared ones, ``[B, m]``."""
+    if total is None:
+        user = unit_rows(user) / temperature
+        return (user * unit_rows(positive)).sum(dim=1), user @ unit_rows(shared).t()
+    # The lengths come with the products, so that every worker knows the gradient of its part.
+    own, others, *squares = total(
+        (user * positive).sum(dim=1), user @ shared.t(), *map(_squares, (user, positive, shared))
+    )
+    of_user, of_positive, of_shared = map(_lengths, squares)
+    of_user = of_user * temperature
+    return own / (of_user * of_positive), others / (of_user.unsqueeze(1) * of_shared)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    return rows.square().sum(dim=1)
+
+
+def _lengths(squares: Tensor) -> Tensor:
+    """The lengths of rows; 1 for one of zeros, whose gradient so stays finite."""
+    return squares.where(squares > 0, 1).sqrt()
 
 
 def l2(ego: Parts) -> Tensor:
@@ -160,6 +212,9 @@ class OfBatch(Protocol):
     ) -> Tensor:
         """Return the loss, a scalar.
 
+        One that is ``by_columns`` takes ``total`` beside these: where ``out`` has only some of the
+        columns, it sums over the workers that have the others.
+
         Args:
             out: Propagated embeddings of a batch.
             batch: The ids that they are of, items counted from 0.
@@ -176,6 +231,8 @@ class Loss:
         of_batch: Reads a batch.
         draws: Which negatives it needs drawn: ``own`` ones for each positive, ``shared`` ones for
             the batch, or none.
+        by_columns: Whether ``of_batch`` takes ``total``, so that the table may be split by columns
+            over workers.
 
     Example:
         >>> from pyg_lth.training.losses import LOSSES
@@ -185,6 +242,7 @@ class Loss:
 
     of_batch: OfBatch
     draws: Literal["own", "shared"] | None = None
+    by_columns: bool = False
 
     def layout(self, config: TrainConfig) -> Layout:
         """What a batch holds for this loss."""
@@ -192,36 +250,47 @@ class Loss:
         return Layout(config.batch_size, own, shared)
 
 
-def _bpr(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
-    positive = (out.user * out.positive).sum(dim=1)
-    return bpr(positive, (out.user * out.negative).sum(dim=2))
+def _bpr(
+    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+) -> Tensor:
+    scores = (out.user * out.positive).sum(dim=1), (out.user * out.negative).sum(dim=2)
+    return bpr(*(total(*scores) if total else scores))
 
 
-def _softmax(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
-    return softmax(out.user, out.positive, batch.positive, config.temperature)
+def _softmax(
+    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+) -> Tensor:
+    return softmax(out.user, out.positive, batch.positive, config.temperature, None, total)
 
 
-def _corrected(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
-    return softmax(out.user, out.positive, batch.positive, config.temperature, item_degree)
+def _corrected(
+    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+) -> Tensor:
+    return softmax(out.user, out.positive, batch.positive, config.temperature, item_degree, total)
 
 
-def _sampled(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
-    return sampled_softmax(out.user, out.positive, out.shared, config.temperature)
+def _sampled(
+    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+) -> Tensor:
+    return sampled_softmax(out.user, out.positive, out.shared, config.temperature, total)
 
 
-def _ccl(out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor) -> Tensor:
-    return ccl(out.user, out.positive, out.shared, config.margin, config.negative_weight)
+def _ccl(
+    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+) -> Tensor:
+    settings = config.margin, config.negative_weight
+    return ccl(out.user, out.positive, out.shared, *settings, total)
 
 
 LOSSES: strategies.Registry[Loss] = strategies.LOSSES
 LOSSES.extend(
     __name__,
     {
-        "bpr": Loss(_bpr, draws="own"),
-        "softmax": Loss(_softmax),
-        "corrected-softmax": Loss(_corrected),
-        "sampled-softmax": Loss(_sampled, draws="shared"),
-        "ccl": Loss(_ccl, draws="shared"),
+        "bpr": Loss(_bpr, draws="own", by_columns=True),
+        "softmax": Loss(_softmax, by_columns=True),
+        "corrected-softmax": Loss(_corrected, by_columns=True),
+        "sampled-softmax": Loss(_sampled, draws="shared", by_columns=True),
+        "ccl": Loss(_ccl, draws="shared", by_columns=True),
     },
 )
 

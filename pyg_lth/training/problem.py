@@ -1,6 +1,7 @@
 """What all trainings of a search share: the graph prepared for training and ranking."""
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -14,6 +15,10 @@ from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import BACKBONES, TABLE, LightGCN, TableModel, Weights
 from pyg_lth.training.losses import LOSSES, unit_rows
 from pyg_lth.training.sampling import TripletSampler
+from pyg_lth.workers import ALONE, Workers
+
+# Entries of θ₀ drawn in one go, so that no worker needs the whole table.
+ENTRIES_AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Problem:
             :class:`~pyg_lth.nn.propagation.Propagation`; :obj:`None` without layers.
         sampler: Draws the batches.
         evaluator: Ranks on the part that chooses epochs.
+        workers: Who has which columns of the table.
     """
 
     config: TrainConfig
@@ -36,10 +42,15 @@ class Problem:
     propagation: Any
     sampler: TripletSampler
     evaluator: Evaluator
+    workers: Workers = ALONE
 
     @classmethod
     def prepare(
-        cls, split: InteractionSplit, config: TrainConfig, device: torch.device
+        cls,
+        split: InteractionSplit,
+        config: TrainConfig,
+        device: torch.device,
+        workers: Workers = ALONE,
     ) -> "Problem":
         """Prepare a split for training on ``device``."""
         split = split.to(device)
@@ -54,13 +65,14 @@ class Problem:
             if config.layers
             else None,
             sampler=TripletSampler(split, LOSSES[config.loss].layout(config), config.batch_by),
-            evaluator=Evaluator(split, config.select_on, config.topk),
+            evaluator=Evaluator(split, config.select_on, config.topk, workers),
+            workers=workers,
         )
 
     def with_validation(self) -> "Problem":
         """Prepare the same with validation given back to train; what is left to rank on is test."""
         config = self.config.model_copy(update={"select_on": "test"})
-        return Problem.prepare(self.split.with_validation(), config, self.device)
+        return Problem.prepare(self.split.with_validation(), config, self.device, self.workers)
 
     def nodes(self, batch: Tensor) -> Tensor:
         """Return the rows of the joint table that a batch refers to, in its shape.
@@ -81,30 +93,51 @@ class Problem:
             batch: As in :meth:`nodes`.
         """
         layout, config = self.sampler.layout, self.config
+        total = {} if self.workers.size == 1 else {"total": self.workers.total}
         return LOSSES[config.loss].of_batch(
-            layout.split(out), layout.split(batch), config, self.sampler.item_degree
+            layout.split(out), layout.split(batch), config, self.sampler.item_degree, **total
         )
 
     def embed(self, model: LightGCN | TableModel) -> Tensor:
         """Return the embeddings that rank by inner product as ``score`` says, for all nodes.
 
         Returns:
-            Propagated embeddings, of length one where cosines rank, shape ``[num_nodes, dim]``.
+            Propagated embeddings, of length one where cosines rank, shape ``[num_nodes, dim]``; of
+            several workers each has its columns.
         """
         with torch.no_grad():
             embedding = model.get_embedding(self.propagation)
-            return unit_rows(embedding) if self.config.score == "cosine" else embedding
+            if self.config.score != "cosine":
+                return embedding
+            if self.workers.size == 1:
+                return unit_rows(embedding)
+            squares = self.workers.sum(embedding.square().sum(dim=1))
+            return embedding / squares.where(squares > 0, 1).sqrt().unsqueeze(1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the joint table, ``[num_users + num_items, dim]``, whoever has it."""
+        return self.split.num_users + self.split.num_items, self.config.dim
 
     def initialize(self) -> Weights:
         """Draw θ₀ on the CPU: Xavier-uniform over the joint table (design, Section 3).
 
         Returns:
             The table, shape ``[num_users + num_items, dim]``, float, and what other parameters the
-            backbone has, as it draws them itself.
+            backbone has, as it draws them itself. Of several workers each has its columns of the
+            same table.
         """
-        weight = torch.empty(self.split.num_users + self.split.num_items, self.config.dim)
+        num_nodes, dim = self.shape
+        own = self.workers.share(dim)
+        weight = torch.empty(num_nodes, own.stop - own.start)
         source = seeding.generator(self.config.seed, "initialization")
-        torch.nn.init.xavier_uniform_(weight, generator=source)
+        # Row by row, as torch fills a table whole.
+        bound = math.sqrt(3.0) * math.sqrt(2.0 / (num_nodes + dim))
+        for rows in weight.split(max(1, ENTRIES_AT_ONCE // dim)):
+            drawn = torch.empty(rows.size(0), dim).uniform_(-bound, bound, generator=source)
+            rows.copy_(drawn[:, own])
+        if self.workers.size > 1:
+            return {TABLE: weight}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.set_state(source.get_state())
             model = BACKBONES[self.config.model].build(weight.size(0), self.config)

@@ -104,9 +104,11 @@ class Training:
         """Return :meth:`step` in its quickest form; on CUDA no other step may come between.
 
         On CUDA that is a recorded graph; for BPR on a large table without layers one kernel, whose
-        sums round otherwise.
+        sums round otherwise. Of several workers, who meet in the middle of a step, it is the step.
         """
         update, config = self._update, self.problem.config
+        if self.problem.workers.size > 1:
+            return self.step
         if config.loss == "bpr" and isinstance(update, RowUpdate) and update.is_large:
             size = self.problem.sampler.layout.positives
             return lambda batch: update.bpr_step(
@@ -141,7 +143,7 @@ class Training:
         record = EpochRecord(
             round=progress.round,
             epoch=progress.epoch + 1,
-            loss=float(self._loss_sum) / progress.step,
+            loss=float(self.problem.workers.sum(self._loss_sum.clone())) / progress.step,
             seconds=0.0,
         )
         if not math.isfinite(record.loss):
@@ -196,14 +198,17 @@ class Training:
             batch: Users and items as ``sampler.layout`` says, int64.
 
         Returns:
-            The loss before the step, a scalar without gradient.
+            The loss before the step, a scalar without gradient. What several workers return adds
+            up to it: each knows the L2 term of its columns alone, and only the first counts what
+            all know.
         """
         problem = self.problem
         out, ego = self._update.lookup(problem.nodes(batch))
-        loss = problem.loss(out, batch)
-        loss = loss + problem.config.reg * losses.l2(problem.sampler.layout.split(ego))
+        known = problem.loss(out, batch)
+        own = problem.config.reg * losses.l2(problem.sampler.layout.split(ego))
+        loss = known + own
         self._update.apply(loss)
-        return loss.detach()
+        return (loss if problem.workers.is_first else own).detach()
 
     def _evaluate(self, record: EpochRecord) -> None:
         config = self.problem.config
@@ -243,7 +248,7 @@ class Training:
         moving = {"mask": self.mask.table, "best_mask": self.best_mask.table.clone()}
         return {
             **{_of_best(name): value for name, value in self.best_weights.items()},
-            "loss_sum": self._loss_sum,
+            "loss_sum": self.problem.workers.sum(self._loss_sum.clone()),
             **({} if self._remask is None else moving),
             **self._update.tensors(),
         }
@@ -256,7 +261,7 @@ class Training:
             self.best_mask = Mask(tensors["best_mask"])
         self._update.restore(placed)
         self.best_weights = {name: placed[_of_best(name)] for name in self.best_weights}
-        self._loss_sum = placed["loss_sum"]
+        self._loss_sum = placed["loss_sum"] * self.problem.workers.is_first
         self.progress = progress
 
 

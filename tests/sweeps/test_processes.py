@@ -277,7 +277,7 @@ def alive(pid):
 
 def test_a_command_whose_parent_is_gone_already_does_not_begin(tmp_path):
     file = tmp_path / "begun"
-    launch = [*PYTHON, processes._LAUNCHER]
+    launch = [*PYTHON, processes.LAUNCHER]
     assert subprocess.run([*launch, str(os.getppid()), "touch", file]).returncode == 1
     assert not file.exists()
     assert subprocess.run([*launch, str(os.getpid()), "touch", file]).returncode == 0
