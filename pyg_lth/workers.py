@@ -161,7 +161,7 @@ class Group(Workers):
         widths = self._sizes(table.size(1))
         counts = [rows.numel() + shared.size(0) for rows in own]
         sent = table.new_empty(sum(counts), table.size(1))
-        for piece, rows in zip(sent.split(counts), own, strict=True):
+        for piece, rows in zip(torch.split(sent, counts), own, strict=True):
             torch.index_select(table, 0, rows, out=piece[: rows.numel()])
             piece[rows.numel() :] = shared
         received = table.new_empty(counts[self.rank] * sum(widths))
@@ -170,9 +170,10 @@ class Group(Workers):
         self._exchange("all_to_all_single", received, sent.view(-1), expected, sizes)
         parts = [
             part.view(counts[self.rank], width)
-            for part, width in zip(received.split(expected), widths, strict=True)
+            for part, width in zip(torch.split(received, expected), widths, strict=True)
         ]
-        mine, of_all = torch.cat(parts, dim=1).split([own[self.rank].numel(), shared.size(0)])
+        whole = torch.cat(parts, dim=1)
+        mine, of_all = torch.split(whole, [own[self.rank].numel(), shared.size(0)])
         return mine, of_all
 
     def by_first(self, action: Callable[[], Result]) -> Result | None:
@@ -220,7 +221,7 @@ class Group(Workers):
         """As in :class:`Workers`."""
         content = torch.tensor(list(own.encode()), dtype=torch.uint8)
         sizes = self._sizes(content.numel())
-        return [bytes(part.tolist()).decode() for part in self.cat(content).split(sizes)]
+        return [bytes(part.tolist()).decode() for part in torch.split(self.cat(content), sizes)]
 
     def _exchange(self, name: str, *arguments: Any) -> None:
         """Call a function of torch.distributed.
@@ -244,7 +245,7 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, group: Group, *parts: Tensor) -> tuple[Tensor, ...]:
         flat = group.sum(torch.cat([part.reshape(-1) for part in parts]))
-        pieces = flat.split([part.numel() for part in parts])
+        pieces = torch.split(flat, [part.numel() for part in parts])
         return tuple(piece.view_as(part) for piece, part in zip(pieces, parts, strict=True))
 
     @staticmethod
@@ -274,13 +275,14 @@ def joined(ready: Callable[[Any], None] = lambda store: None) -> Iterator[Worker
         yield ALONE
         return
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     try:
-        store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         store.add(JOINED, 1)
         ready(store)
         distributed.init_process_group(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import torch
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pyg_lth.errors import WorkerLost
 from pyg_lth.sweeps.children import command_line
@@ -41,9 +42,7 @@ def launched(number: int, arguments: Sequence[str]) -> Iterator[Workers]:
     cores = len(os.sched_getaffinity(0))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // number)))
     torch.set_num_threads(int(threads))
-    meeting = torch.distributed.TCPStore(
-        "127.0.0.1", 0, number, is_master=True, wait_for_workers=False
-    )
+    meeting = TCPStore("127.0.0.1", 0, number, is_master=True, wait_for_workers=False)
     place = {
         "WORLD_SIZE": str(number),
         "LOCAL_WORLD_SIZE": str(number),

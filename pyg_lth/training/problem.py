@@ -133,9 +133,9 @@ class Problem:
         source = seeding.generator(self.config.seed, "initialization")
         # Row by row, as torch fills a table whole.
         bound = math.sqrt(3.0) * math.sqrt(2.0 / (num_nodes + dim))
-        for rows in weight.split(max(1, ENTRIES_AT_ONCE // dim)):
-            drawn = torch.empty(rows.size(0), dim).uniform_(-bound, bound, generator=source)
-            rows.copy_(drawn[:, own])
+        for rows in torch.split(weight, max(1, ENTRIES_AT_ONCE // dim)):
+            whole = torch.empty(rows.size(0), dim).uniform_(-bound, bound, generator=source)
+            rows.copy_(whole[:, own])
         if self.workers.size > 1:
             return {TABLE: weight}
         with torch.random.fork_rng(devices=[]):

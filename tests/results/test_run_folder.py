@@ -383,6 +383,7 @@ def test_the_environment_names_versions_and_graph(folder):
     kept = json.loads((folder / "environment.json").read_text())
     described = describe_environment()
     assert len(kept.pop("graph")) == 64
+    assert kept.pop("workers") == 1
     assert kept == described
     assert described["packages"]["torch"] == metadata.version("torch")
     assert described["threads"] == torch.get_num_threads()

@@ -1,0 +1,123 @@
+"""`python -m benchmarks.columns`: one worker with two threads beside two with one thread each.
+
+The three processes stay, and take turns on the same cores, pair by pair.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import socket
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+import torch
+
+from benchmarks.contender import Contender, serve
+from benchmarks.data import Interactions
+from benchmarks.measuring import Task
+from benchmarks.ours import draw, load_gowalla, to_split
+from pyg_lth import runtime
+from pyg_lth.config import TrainConfig
+from pyg_lth.nn.backbones import TABLE
+from pyg_lth.pruning.masks import Mask
+from pyg_lth.training.problem import Problem
+from pyg_lth.training.trainer import Training
+from pyg_lth.workers import joined
+
+
+@click.command()
+@click.option("--root", default="data", help="Folder that holds gowalla/raw.")
+@click.option("--pairs", default=7, help="Turns of each side.")
+@click.option("--steps", default=10, help="Steps of a turn.")
+def main(root: str, pairs: int, steps: int) -> None:
+    """Print a JSON line for each case."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+        load_gowalla(root).save(Path(folder))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+        def start(**variables: str) -> Contender:
+            return running.enter_context(
+                Contender("benchmarks.columns", ["--serve", folder], variables=variables)
+            )
+
+        alone = start(OMP_NUM_THREADS="2")
+        two = [start(OMP_NUM_THREADS="1", RANK=str(rank), **place) for rank in range(2)]
+        pool = running.enter_context(ThreadPoolExecutor(2))
+        for model, loss, dim in itertools.product(
+            ("lightgcn", "mf"), ("bpr", "sampled-softmax"), (64, 128)
+        ):
+            case: dict[str, Any] = {"model": model, "loss": loss, "dim": dim}
+            rows = []
+            for turn in range(-1, pairs):
+                one = alone.measure(steps, **case)
+                both = list(pool.map(lambda worker: worker.measure(steps, **case), two))  # noqa: B023
+                if turn >= 0:
+                    rows.append((one, both))
+            seconds = [(one["seconds"], max(w["seconds"] for w in both)) for one, both in rows]
+            peaks = [one["peak"] for one, _ in rows], [w["peak"] for _, both in rows for w in both]
+            print(
+                json.dumps(
+                    {
+                        **case,
+                        "steps_per_second_one": 1 / statistics.median(s for s, _ in seconds),
+                        "steps_per_second_two": 1 / statistics.median(s for _, s in seconds),
+                        "times_as_fast": statistics.median(one / both for one, both in seconds),
+                        "ratios": [one / both for one, both in seconds],
+                        "peak_one": max(peaks[0]),
+                        "peak_each_of_two": max(peaks[1]),
+                        "load": os.getloadavg()[0],
+                        "others": _others(),
+                    }
+                ),
+                flush=True,
+            )
+
+
+def _others() -> int:
+    """How many processes beside these want a core now."""
+    own = {child.pid for child in psutil.Process().children(recursive=True)} | {os.getpid()}
+    return sum(
+        process.info["status"] == psutil.STATUS_RUNNING and process.pid not in own
+        for process in psutil.process_iter(["status"])
+    )
+
+
+def answer(folder: str) -> None:
+    """Be one of the processes."""
+    split = to_split(Interactions.load(folder))
+    with joined() as workers:
+
+        def build(model: str, loss: str, dim: int) -> Task:
+            config = TrainConfig(model=model, loss=loss, dim=dim, select_on="test", device="cpu")
+            problem = Problem.prepare(split, config, torch.device("cpu"), workers)
+            initial = problem.initialize()
+            training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
+            step = training.quickest_step()
+            batches, share = draw(problem)
+            source = itertools.cycle(batches)
+
+            def run(count: int) -> None:
+                for batch in itertools.islice(source, count):
+                    step(batch)
+
+            return Task(run, share)
+
+        serve(build, "pyg-lth")
+
+
+if __name__ == "__main__":
+    runtime.tune()
+    if sys.argv[1:2] == ["--serve"]:
+        answer(sys.argv[2])
+    else:
+        main()
