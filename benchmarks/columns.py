@@ -4,6 +4,7 @@ The three processes stay, and take turns on the same cores, pair by pair.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -95,11 +96,13 @@ def _others() -> int:
 def answer(folder: str) -> None:
     """Be one of the processes."""
     split = to_split(Interactions.load(folder))
-    with joined() as workers:
+    with contextlib.ExitStack() as running:
+        # Only when asked: the first worker is started, and speaks, before the second is.
+        join = functools.cache(lambda: running.enter_context(joined()))
 
         def build(model: str, loss: str, dim: int) -> Task:
             config = TrainConfig(model=model, loss=loss, dim=dim, select_on="test", device="cpu")
-            problem = Problem.prepare(split, config, torch.device("cpu"), workers)
+            problem = Problem.prepare(split, config, torch.device("cpu"), join())
             initial = problem.initialize()
             training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
             step = training.quickest_step()

@@ -111,8 +111,9 @@ class Problem:
                 return embedding
             if self.workers.size == 1:
                 return unit_rows(embedding)
-            squares = self.workers.sum(embedding.square().sum(dim=1))
-            return embedding / squares.where(squares > 0, 1).sqrt().unsqueeze(1)
+            length = torch.linalg.vector_norm(embedding, dim=1, keepdim=True, dtype=torch.float64)
+            length = self.workers.sum(length.square_()).sqrt_().to(embedding.dtype)
+            return embedding / length.where(length > 0, 1)
 
     @property
     def shape(self) -> tuple[int, int]:
