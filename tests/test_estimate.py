@@ -12,6 +12,7 @@ import pyg_lth
 from pyg_lth import InputError
 from pyg_lth.estimate import Estimate, estimate, measure, needs, size
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.workers import Workers
 
 CPU = torch.device("cpu")
 ABSURD = [
@@ -69,6 +70,7 @@ import resource, psutil, torch, pyg_lth
 from pyg_lth.datasets import InteractionGraph
 from pyg_lth.estimate import needs
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.workers import Workers
 torch.set_num_threads(1)
 pairs = torch.cartesian_prod(torch.arange(500), torch.arange(10)).t()
 data = InteractionGraph.from_pairs(pairs, pairs + torch.tensor([[0], [10]]), pairs
@@ -142,3 +144,15 @@ def test_sizes_are_readable():
     assert list(map(size, sizes)) == [
         *("0 bytes", "1,023 bytes", "2.0 KiB", "3.0 MiB", "5.0 GiB", "7.0 TiB", "1.1e+15 TiB")
     ]
+
+
+def test_workers_share_the_memory_of_the_table(split, monkeypatch):
+    config = pyg_lth.PruneConfig(dim=4096, max_epochs=1)
+    one, two, four = (needs(split, config, 1, Workers(size=n)).memory for n in (1, 2, 4))
+    assert one < two < four  # On one machine the table is one, and the rest is there for each.
+    assert four < 2 * one
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert needs(split, config, 1, Workers(size=4)).memory < one / 3
+    assert {needs(split, config, 1, Workers(size=n)).disk for n in (1, 2, 4)} == {
+        needs(split, config).disk
+    }

@@ -119,8 +119,7 @@ SIZES = pytest.mark.parametrize("size", [2, 3, 4])
 def test_columns_are_shared_out_nearly_evenly():
     for count in range(20):
         for size in range(1, 7):
-            group = Workers()
-            group.size = size
+            group = Workers(size=size)
             shares = [group.share(count, rank) for rank in range(size)]
             assert [i for s in shares for i in range(s.start, s.stop)] == list(range(count))
             widths = [share.stop - share.start for share in shares]
@@ -190,6 +189,7 @@ def test_a_search_is_that_of_one_worker(crews, size, name):
         assert many["best_epoch"] == one["best_epoch"]
         assert many["test"] == pytest.approx(one["test"], abs=1e-5)
         assert many["valid"] == pytest.approx(one["valid"], abs=1e-5)
+        assert many["beyond"] == pytest.approx(one["beyond"], abs=1e-5)
         for key, value in one["analysis"].items():
             if "density" in key:
                 assert many["analysis"][key] == value
@@ -312,8 +312,7 @@ def test_a_damaged_part_is_named(crews, tmp_path):
 def test_what_cannot_be_split_is_refused_before_anything_is_written(
     small_graph, quick_config, tmp_path, settings, reason
 ):
-    group = Workers()
-    group.size = 4
+    group = Workers(size=4)
     with pytest.raises(InputError, match=reason):
         find_tickets(small_graph, quick_config(**settings), run_dir=tmp_path / "run", workers=group)
     assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ from torch_geometric.metrics import LinkPredAveragePopularity, LinkPredCoverage
 
 from pyg_lth.evaluation.evaluator import Evaluator, Metrics
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.workers import ALONE, Workers
 
 # The most popular items that are no long tail, as a share of all.
 HEAD = 0.2
@@ -18,9 +19,12 @@ class BeyondAccuracy:
         split: The interactions, on the device to compute on.
         evaluator: Of the same split; its ground truth is what long-tail recall is held against.
         k: Length of the lists.
+        workers: Who has the lists of which users.
     """
 
-    def __init__(self, split: InteractionSplit, evaluator: Evaluator, k: int):
+    def __init__(
+        self, split: InteractionSplit, evaluator: Evaluator, k: int, workers: Workers = ALONE
+    ):
         popularity = torch.bincount(split.train[1], minlength=split.num_items)
         head = popularity.argsort(descending=True, stable=True)[: int(HEAD * split.num_items)]
         self._tail = torch.ones_like(popularity, dtype=torch.bool)
@@ -29,6 +33,7 @@ class BeyondAccuracy:
         self._popularity = LinkPredAveragePopularity(k, popularity).to(popularity.device)
         self._evaluator = evaluator
         self._k = k
+        self._workers = workers
 
     def __call__(self, ranked: Tensor) -> Metrics:
         """Measure one ranking.
@@ -46,7 +51,8 @@ class BeyondAccuracy:
         """
         found: Metrics = {}
         num_items = self._tail.numel()
-        whole = ranked[(ranked < num_items).all(dim=1)]
+        listed = self._workers.cat(ranked.t()).t()
+        whole = listed[(listed < num_items).all(dim=1)]
         if whole.numel():
             for name, metric in (("coverage", self._coverage), ("popularity", self._popularity)):
                 metric.reset()

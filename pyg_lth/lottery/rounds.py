@@ -65,7 +65,9 @@ class Rounds:
             else Evaluator(problem.split, "test", self._config.topk, problem.workers)
         )
         self._analyse = Analyst(problem.split, self._evaluate_test, problem.workers)
-        self._look_beyond = BeyondAccuracy(problem.split, self._evaluate_test, self._config.topk)
+        self._look_beyond = BeyondAccuracy(
+            problem.split, self._evaluate_test, self._config.topk, problem.workers
+        )
 
     def run(self) -> Report:
         """Run the rounds that are not done yet."""

@@ -50,6 +50,7 @@ def test_the_script_for_slurm_runs_on_two_nodes(programs, tmp_path):
         "PATH": f"{programs}:{os.environ['PATH']}",
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
         "SLURM_CPUS_PER_TASK": "1",
         "MASTER_PORT": str(port),
     }

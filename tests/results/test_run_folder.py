@@ -387,3 +387,14 @@ def test_the_environment_names_versions_and_graph(folder):
     assert kept == described
     assert described["packages"]["torch"] == metadata.version("torch")
     assert described["threads"] == torch.get_num_threads()
+
+
+def test_a_report_takes_in_the_rounds_since_it_was_written(folder):
+    """One that was killed between a round and its report has judged the rounds before."""
+    run = RunFolder(folder)
+    whole = run.read_report()
+    run.write_report(Report.of_seed(whole.config, whole.groups, whole.popularity, [whole.dense]))
+    assert run.read_report() == whole
+    first = [whole.dense, whole.rounds[0]]
+    run.write_report(Report.of_seed(whole.config, whole.groups, whole.popularity, first))
+    assert run.read_report() == whole
