@@ -154,7 +154,7 @@ class Training:
         if self.epochs is not None:
             if record.epoch == self.epochs:
                 self._keep()
-                if not all(value.isfinite().all() for value in self.best_weights.values()):
+                if not self._all_finite(*self.best_weights.values()):
                     raise self._diverged("weights are not finite", record)
         elif record.epoch % config.eval_every == 0 or record.epoch == config.max_epochs:
             self._evaluate(record)
@@ -165,6 +165,11 @@ class Training:
         if self._remask is not None and not progress.finished:
             self._change_mask(self._remask(self.weights(), self.mask, progress.epoch))
         return record
+
+    def _all_finite(self, *own: Tensor) -> bool:
+        """Whether these are, here and in the columns of other workers, who stop too if not."""
+        wrong = torch.tensor(not all(value.isfinite().all() for value in own))
+        return int(self.problem.workers.sum(wrong.long())) == 0
 
     def _diverged(self, what: str, record: EpochRecord) -> InputError:
         config, best = self.problem.config, self.progress.best_epoch
@@ -213,7 +218,7 @@ class Training:
     def _evaluate(self, record: EpochRecord) -> None:
         config = self.problem.config
         embedding = self.problem.embed(self.model)
-        if not embedding.isfinite().all():
+        if not self._all_finite(embedding):
             raise self._diverged("embeddings are not finite", record)
         metrics = self.problem.evaluator(embedding)
         setattr(record, config.select_on, metrics)
