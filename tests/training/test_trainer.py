@@ -367,7 +367,7 @@ def test_the_part_that_chooses_epochs_is_the_one_evaluated(small_graph, quick_co
 def test_a_training_that_diverges_is_one_clear_error(small_graph, quick_config):
     training = dense_training(prepare(small_graph, quick_config(lr=1e30)))
     with pytest.raises(
-        InputError, match=r"the training diverged at the rate 1e\+30; lower `lr`"
+        InputError, match=r"the training diverged at the learning rate 1e\+30; lower `lr`"
     ) as error:
         training.run()
     assert "\n" not in str(error.value)
