@@ -54,7 +54,10 @@ OF_A_RUN = (
     *("report.html", "frontier.json"),
 )
 
-# Those of them that a user asked for, and may delete.
+# Those of a finished round.
+OF_A_ROUND = ("mask.safetensors", "best.safetensors", "users.safetensors")
+
+# Those of the run that a user asked for, and may delete.
 ASKED_FOR = ("report.html", "frontier.json")
 
 # What an auxiliary training came to, the second as older code called it.
@@ -368,6 +371,12 @@ class RunFolder:
                     found.append(Damaged(path, "it is missing", self._checksums.remedy(path)))
         except Damaged as error:
             return [error]
+        known = {error.path for error in found}
+        for result in sorted(self.path.glob("round-*/result.json")):
+            # Of a run that is older than checksums nothing else says what should be there.
+            for path in (result.with_name(name) for name in OF_A_ROUND):
+                if path not in known and not path.exists():
+                    found.append(Damaged(path, "it is missing", self._checksums.remedy(path)))
         for path in self.files():
             try:
                 self._check(path)

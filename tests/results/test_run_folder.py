@@ -278,6 +278,8 @@ def test_a_run_without_checksums_is_read_and_that_is_said(folder):
     assert len(run.unchecked()) == len(run.files())
     empty(folder / "round-001" / "mask.safetensors")
     assert [error.path.name for error in run.check()] == ["mask.safetensors"]
+    delete(folder / "round-001" / "mask.safetensors")
+    assert [error.path.name for error in run.check()] == ["mask.safetensors"]
 
 
 def test_a_run_is_not_resumed_with_another_version(small_graph, quick_config, folder, monkeypatch):
