@@ -22,6 +22,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: If it cannot be written.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file to write")
     # With the ending, by which some writers choose what they write.
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
     try:

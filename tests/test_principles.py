@@ -1,4 +1,4 @@
-"""That the tests which docs/principles.md names exist, and those that have no other home."""
+"""That the tests which principles and SECURITY.md name exist, and those without another home."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "principles.md").read_text()
-NAMED = re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE)
+SECURITY = (ROOT / "SECURITY.md").read_text()
+NAMED = re.findall(r"`(tests/\S+\.py)::(\w+)`", PAGE + SECURITY)
 SOURCES = [path for name in ("pyg_lth", "datasets", "cli") for path in (ROOT / name).rglob("*.py")]
 
 
@@ -33,9 +34,10 @@ def test_a_test_that_the_page_names_is_there(file, test):
     assert test in defined
 
 
-def test_every_principle_names_a_test():
-    principles = re.split(r"^\*\*", PAGE, flags=re.MULTILINE)[1:]
-    assert len(principles) > 9
+@pytest.mark.parametrize("page", [PAGE, SECURITY.partition("## What is not")[0]])
+def test_every_principle_names_a_test(page):
+    principles = re.split(r"^\*\*", page, flags=re.MULTILINE)[1:]
+    assert len(principles) > 7
     without = [text.partition("**")[0] for text in principles if "::test_" not in text]
     assert not without
 
@@ -81,6 +83,28 @@ def test_nothing_unpickles():
         assert not [name for name in imports_of(path) if within(name, "pickle", "joblib", "dill")]
         calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
         assert "torch.load" not in {ast.unparse(call.func) for call in calls}, path
+
+
+def calls_in(path):
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    return {ast.unparse(call.func) for call in calls}, calls
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_nothing_is_evaluated_or_handed_to_a_shell(path):
+    called, calls = calls_in(path)
+    assert not called & {"eval", "exec", "compile", "os.system", "os.popen", "yaml.unsafe_load"}
+    assert not [c for c in calls for keyword in c.keywords if keyword.arg == "shell"]
+    assert not called & {"subprocess.getoutput", "asyncio.create_subprocess_shell"}
+
+
+def test_no_archive_is_unpacked():
+    for path in SOURCES:
+        assert not [name for name in imports_of(path) if within(name, "tarfile", "patoolib")]
+        called, _ = calls_in(path)
+        assert not {
+            name for name in called if name.endswith(("extract", "extractall", "unpack_archive"))
+        }
 
 
 def test_tests_mirror_the_package():

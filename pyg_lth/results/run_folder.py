@@ -403,6 +403,8 @@ class RunFolder:
             path
             for pattern in ("round-*/*", "state/*.safetensors", "figures/*")
             for path in self.path.glob(pattern)
+            # What a link leads to may not be of this run.
+            if not path.parent.is_symlink()
         ]
         # Those of a table in several files are checked with the one that lists them.
         return sorted(

@@ -97,3 +97,16 @@ def test_a_child_runs_no_file_of_the_current_folder(tmp_path):
     assert "pyg-lth" in child.stdout
     assert not Path("hostile").exists()
     assert sys.executable == command_line()[0]
+
+
+def test_nothing_is_removed_behind_a_link(run, made, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    names = ("training.safetensors", "auxiliary.safetensors", ".1-ab.tmp.report.json")
+    for name in names:
+        (other / name).write_text("of somebody else")
+    Path("runs/one/round-007").symlink_to(other)
+    Path("runs/one/linked").symlink_to(other)
+    assert run("runs", "clean", "runs/one")[0] == 0
+    assert run("prune", "--resume", "runs/one", "--quiet")[0] == 0
+    assert {path.name for path in other.iterdir()} == set(names)
