@@ -187,7 +187,8 @@ def main(runs: Sequence[Path], rounds: Sequence[int], repeats: int) -> None:
         done = range(1, len(RunFolder(run).read_results()))
         with tempfile.TemporaryDirectory() as folder:
             rows = measure(run, rounds or done, repeats, Path(folder))
-        found[run.name] = {"settings": RunFolder(run).read_config(), "rows": rows}
+        settings = {k: v for k, v in RunFolder(run).read_config().items() if k != "root"}
+        found[run.name] = {"settings": settings, "rows": rows}
         path.write_text(json.dumps({"runs": found}, indent=1) + "\n")
     click.echo(f"written: {path}", err=True)
 

@@ -54,7 +54,7 @@ def unit_rows(rows: Floats) -> Floats:
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
         block = rows[begin : begin + _ROWS_AT_ONCE].astype(np.float64)
         length[begin : begin + _ROWS_AT_ONCE, 0] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    scaled: Floats = rows / np.where(length > 0, length, 1)
+    scaled: Floats = rows / np.where(length > 0, length, np.float32(1))
     return scaled
 
 
