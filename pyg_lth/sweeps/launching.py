@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-import subprocess  # nosec B404: started by a list, without a shell
+import subprocess  # nosec B404
 import sys
 import tempfile
 import time
@@ -70,7 +70,8 @@ def launched(number: int, arguments: Sequence[str]) -> Iterator[Workers]:
 def _start(rank: int, place: dict[str, str], arguments: Sequence[str]) -> _Child:
     # A file, since nobody reads a pipe while both work.
     said = tempfile.TemporaryFile()  # noqa: SIM115
-    process = subprocess.Popen(  # nosec B603: this interpreter, with this process's arguments
+    # This interpreter with this process's own arguments, as a list: no shell reads them.
+    process = subprocess.Popen(  # nosec B603
         [sys.executable, "-IS", "-c", LAUNCHER, str(os.getpid()), *command_line(*arguments)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

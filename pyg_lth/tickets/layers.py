@@ -54,8 +54,8 @@ def unit_rows(rows: Floats) -> Floats:
     for begin in range(0, len(rows), _ROWS_AT_ONCE):
         block = rows[begin : begin + _ROWS_AT_ONCE].astype(np.float64)
         length[begin : begin + _ROWS_AT_ONCE, 0] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    scaled: Floats = rows / np.where(length > 0, length, np.float32(1))
-    return scaled
+    length[length == 0] = 1
+    return np.divide(rows, length, dtype=np.float32)
 
 
 def _joint_graph(train: ItemLists) -> tuple[Integers, Integers]:
