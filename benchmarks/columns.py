@@ -12,6 +12,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,49 +40,51 @@ from pyg_lth.workers import joined
 @click.option("--steps", default=10, help="Steps of a turn.")
 def main(root: str, pairs: int, steps: int) -> None:
     """Print a JSON line for each case."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+    with tempfile.TemporaryDirectory() as folder:
         load_gowalla(root).save(Path(folder))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for model, loss, dim in itertools.product(
+            ("lightgcn", "mf"), ("bpr", "sampled-softmax"), (64, 128)
+        ):
+            case = {"model": model, "loss": loss, "dim": dim}
+            print(json.dumps({**case, **compare(folder, case, pairs, steps)}), flush=True)
+
+
+def compare(folder: str, case: dict[str, Any], pairs: int, steps: int) -> dict[str, Any]:
+    """Let one worker and two take turns, in processes that did nothing before."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with contextlib.ExitStack() as running:
 
         def start(**variables: str) -> Contender:
-            return running.enter_context(
-                Contender("benchmarks.columns", ["--serve", folder], variables=variables)
-            )
+            contender = Contender("benchmarks.columns", ["--serve", folder], variables=variables)
+            return running.enter_context(contender)
 
         alone = start(OMP_NUM_THREADS="2")
         two = [start(OMP_NUM_THREADS="1", RANK=str(rank), **place) for rank in range(2)]
         pool = running.enter_context(ThreadPoolExecutor(2))
-        for model, loss, dim in itertools.product(
-            ("lightgcn", "mf"), ("bpr", "sampled-softmax"), (64, 128)
-        ):
-            case: dict[str, Any] = {"model": model, "loss": loss, "dim": dim}
-            rows = []
-            for turn in range(-1, pairs):
-                one = alone.measure(steps, **case)
-                both = list(pool.map(lambda worker: worker.measure(steps, **case), two))  # noqa: B023
-                if turn >= 0:
-                    rows.append((one, both))
-            seconds = [(one["seconds"], max(w["seconds"] for w in both)) for one, both in rows]
-            peaks = [one["peak"] for one, _ in rows], [w["peak"] for _, both in rows for w in both]
-            print(
-                json.dumps(
-                    {
-                        **case,
-                        "steps_per_second_one": 1 / statistics.median(s for s, _ in seconds),
-                        "steps_per_second_two": 1 / statistics.median(s for _, s in seconds),
-                        "times_as_fast": statistics.median(one / both for one, both in seconds),
-                        "ratios": [one / both for one, both in seconds],
-                        "peak_one": max(peaks[0]),
-                        "peak_each_of_two": max(peaks[1]),
-                        "load": os.getloadavg()[0],
-                        "others": _others(),
-                    }
-                ),
-                flush=True,
-            )
+        turns = []
+        for turn in range(-1, pairs):  # The first warms up.
+            one = alone.measure(steps, **case)
+            both = list(pool.map(lambda worker: worker.measure(steps, **case), two))
+            turns += [(one, both)] if turn >= 0 else []
+        seconds = [(one["seconds"], max(w["seconds"] for w in both)) for one, both in turns]
+        return {
+            "steps_per_second_one": 1 / statistics.median(one for one, _ in seconds),
+            "steps_per_second_two": 1 / statistics.median(both for _, both in seconds),
+            "times_as_fast": sorted(one / both for one, both in seconds),
+            "cpu_seconds_a_step_one": statistics.median(
+                one["figures"]["cpu"] / steps for one, _ in turns
+            ),
+            "cpu_seconds_a_step_two": statistics.median(
+                sum(worker["figures"]["cpu"] for worker in both) / steps for _, both in turns
+            ),
+            "bytes_one": max(one["peak"] for one, _ in turns),
+            "bytes_each_of_two": max(worker["peak"] for _, both in turns for worker in both),
+            "load": os.getloadavg()[0],
+            "others_running": _others(),
+        }
 
 
 def _others() -> int:
@@ -109,9 +112,11 @@ def answer(folder: str) -> None:
             batches, share = draw(problem)
             source = itertools.cycle(batches)
 
-            def run(count: int) -> None:
+            def run(count: int) -> dict[str, float]:
+                start = time.process_time()
                 for batch in itertools.islice(source, count):
                     step(batch)
+                return {"cpu": time.process_time() - start}
 
             return Task(run, share)
 
