@@ -94,13 +94,16 @@ def _run() -> int:
         return LOST
     except (InputError, DatasetError, OSError) as error:
         return _fail(str(error))
-    except Exception as error:
+    except BaseException as error:
+        # What a library in Rust panics with is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         if _is_out_of_memory(error):
             return _fail("there is not enough memory for this: see what a run takes by --dry-run")
         return _apologise(error)
 
 
-def _apologise(error: Exception) -> int:
+def _apologise(error: BaseException) -> int:
     """Say where the traceback is of what no one foresaw."""
     try:
         file, name = tempfile.mkstemp(prefix="pyg-lth-", suffix=".txt")
@@ -117,7 +120,7 @@ def _apologise(error: Exception) -> int:
     return 1
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether there was no memory; torch has no type of its own for that on a CPU."""
     allocator = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return allocator or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -170,7 +170,7 @@ def _search(
         again = shell("pyg-lth", command, "--resume", folder)
         say(f"Interrupted. Continue with: {again}", err=True)
         click.get_current_context().exit(130)
-    except Exception as error:
+    except BaseException as error:
         # What was refused before it began needs no such advice.
         unforeseen = not isinstance(error, InputError) or isinstance(error.__cause__, OSError)
         if unforeseen and (folder / "config.json").exists():

@@ -8,6 +8,7 @@ import pytest
 
 from pyg_lth.evaluation.degree_groups import Analyst
 from pyg_lth.evaluation.evaluator import Evaluator
+from pyg_lth.results import environment
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.training.optimizers import RowUpdate
 
@@ -73,8 +74,13 @@ def test_a_fault_anywhere_is_one_line_and_the_run_goes_on_as_if_there_had_been_n
     assert without_times(resumed) == without_times(expected)
 
 
-def test_a_fault_of_a_command_that_begins_no_run_is_one_line_too(run, monkeypatch):
-    monkeypatch.setattr("pyg_lth.results.environment.check_backends", lambda: 1 / 0)
+class PanicException(BaseException):
+    """What pyo3 raises where Rust panics, under this name."""
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), PanicException("x")])
+def test_a_fault_of_a_command_that_begins_no_run_is_one_line_too(run, monkeypatch, error):
+    fail_at(monkeypatch, environment, "check_backends", 1, error)
     code, out, err = run("doctor")
     assert (code, out) == (1, "")
     assert err.startswith("Error: sorry") and err.count("\n") == 1
