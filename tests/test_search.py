@@ -327,7 +327,7 @@ def test_test_interactions_choose_nothing_unless_asked_to(
 METRICS = {"precision@5", "recall@5", "ndcg@5"}
 RESULT = {
     *("round", "density", "remaining", "epochs", "best_epoch", "seconds", "valid", "test"),
-    *("cost_seconds", "test_sd", "epochs_to_dense", "difference", "analysis"),
+    *("cost_seconds", "test_sd", "epochs_to_dense", "difference", "beyond", "analysis"),
 }
 
 

@@ -305,7 +305,7 @@ def test_every_round_prunes_once_from_where_its_method_says(
     monkeypatch.setattr(
         selection,
         "prune",
-        lambda scores, mask, budgets: living.append(mask.remaining) or prune(scores, mask, budgets),
+        lambda scores, mask, *rest: living.append(mask.remaining) or prune(scores, mask, *rest),
     )
     report = find_tickets(small_graph, quick_config(method=method, rounds=2))
     source = METHODS[method].evidence
