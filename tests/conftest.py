@@ -1,7 +1,8 @@
 """Graphs that several tests share."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ from torch_geometric.data import HeteroData
 from pyg_lth import cli
 from pyg_lth.config import PruneConfig
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.nn.backbones import BACKBONES
+from pyg_lth.strategies import Registry
+from pyg_lth.training.losses import LOSSES
 
 # The graphs here are so small that a second thread only costs time, and a process that never
 # started one can be forked safely.
@@ -25,6 +30,16 @@ SplitMaker = Callable[..., InteractionSplit]
 def seed_torch() -> None:
     """Let every test that draws at random draw the same."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What is registered in a test is forgotten after it."""
+    kinds: tuple[Registry[Any], ...] = (METHODS, BACKBONES, LOSSES)
+    before = [(dict(kind._known), dict(kind._guests)) for kind in kinds]
+    yield
+    for kind, (known, guests) in zip(kinds, before, strict=True):
+        kind._known, kind._guests = known, guests
 
 
 def as_index(pairs: Pairs) -> Tensor:

@@ -41,7 +41,7 @@ EXAMPLES = [test for test in (*docstrings(), *pages()) if test.examples]
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path, monkeypatch):
+def _in_an_empty_folder(tmp_path, monkeypatch, registries):
     monkeypatch.chdir(tmp_path)
 
 

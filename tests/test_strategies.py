@@ -30,16 +30,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def registries():
-    """What is registered in a test is forgotten after it."""
-    kinds = METHODS, BACKBONES, LOSSES
-    before = [(dict(kind._known), dict(kind._guests)) for kind in kinds]
-    yield
-    for kind, (known, guests) in zip(kinds, before, strict=True):
-        kind._known, kind._guests = known, guests
-
-
-@pytest.fixture
 def guests(registries):
     """The module that the plugin of the tests brings, imported here."""
     spec = importlib.util.spec_from_file_location("lth_guests", PLUGIN / "lth_guests.py")
