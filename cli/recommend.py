@@ -2,11 +2,11 @@
 
 import csv
 import dataclasses
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -174,10 +174,10 @@ def _write_text(
     answers: Iterable["Recommendation"], form: str, write: Callable[[str], object]
 ) -> None:
     if form == "csv":
-        for row in itertools.chain([COLUMNS], _rows(answers)):
-            line = io.StringIO()
-            csv.writer(line, lineterminator="\n").writerow(row)
-            write(line.getvalue())
+        file: Any = SimpleNamespace(write=write)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows(_rows(answers))
         return
     for answer in answers:
         if form == "json":

@@ -107,8 +107,7 @@ def _place(counts: Tensor, number: int) -> tuple[int, int]:
 def _bits(score: Tensor) -> Tensor:
     """The bits of each float, as an int32 that rises with it."""
     # Adding zero makes one of the two zeros; the sign makes the bits below it count backwards.
-    bits = (score + 0.0).view(torch.int32)
-    return bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1))
+    return _turned((score + 0.0).view(torch.int32))
 
 
 def _upper(bits: Tensor) -> Tensor:
@@ -119,7 +118,12 @@ def _upper(bits: Tensor) -> Tensor:
 def _score(upper: int, lower: int, like: Tensor) -> Tensor:
     """The float whose bits have these halves."""
     bits = like.new_tensor([((upper - HALF // 2) << 16) + lower], dtype=torch.int32)
-    return bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1)).view(torch.float)
+    return _turned(bits).view(torch.float)
+
+
+def _turned(bits: Tensor) -> Tensor:
+    """Turn the order of the negative ones round, in place; twice is back."""
+    return bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1))
 
 
 def _own_ties(tied: Tensor, rest: int, workers: Workers) -> int:

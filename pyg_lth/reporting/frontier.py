@@ -17,11 +17,11 @@ from pyg_lth.config import TrainConfig
 from pyg_lth.errors import RunWarning
 from pyg_lth.evaluation.evaluator import Evaluator, Metrics
 from pyg_lth.evaluation.significance import Difference, paired_difference
-from pyg_lth.nn.backbones import TABLE, Weights, build_backbone, embeds_as_lightgcn
+from pyg_lth.nn.backbones import TABLE, Weights, build_backbone
 from pyg_lth.results.checksums import Damaged
 from pyg_lth.results.report import Report
 from pyg_lth.results.run_folder import RunFolder
-from pyg_lth.tickets.building import split_of_run
+from pyg_lth.tickets.building import split_of_run, stores_unit_rows
 from pyg_lth.tickets.compression import compress
 from pyg_lth.tickets.lists import ItemLists
 from pyg_lth.tickets.quantization import Values
@@ -199,10 +199,8 @@ class _Scales:
         self._tolerance: float = settings.get("tolerance", 0.0)
         self._metric = folder.read_report().metric
         self._evaluate = Evaluator(split, "test", self._config.topk)
-        # As a ticket is built: such a table is stored with rows of length one.
-        plain = embeds_as_lightgcn(build_backbone(self._config, folder.read_weights(0), CPU))
-        cosine = self._config.score == "cosine"
-        self._has_unit_rows = plain and cosine and self._config.layers == 0
+        model = build_backbone(self._config, folder.read_weights(0), CPU)
+        self._has_unit_rows = stores_unit_rows(self._config, model)
         self._graph_bytes = 0
         if self._config.layers > 0:
             lists = ItemLists.from_pairs(split.train.numpy(), split.num_users, split.num_items)

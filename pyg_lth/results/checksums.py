@@ -145,6 +145,10 @@ class Checksums:
         """Whether there is a checksum to hold a file against."""
         return bool(self._known(path))
 
+    def there_or_missed(self, path: Path) -> bool:
+        """Whether a file is there, or should be."""
+        return path.exists() or self.expects(path)
+
     def expects(self, path: Path) -> bool:
         """Whether a file should be there."""
         known = self._known(path)

@@ -21,7 +21,7 @@ def read_kept_settings(folder: Path, checksums: Checksums) -> dict[str, Any]:
         Damaged: If ``config.json`` is, and the report cannot be read or has no settings.
     """
     path = folder / "config.json"
-    if not path.exists() and not checksums.expects(path):
+    if not checksums.there_or_missed(path):
         raise InputError(f"{folder} holds no run: there is no {path.name} in it")
     try:
         return whole_files.parse_json(checksums.read(path), path)

@@ -313,7 +313,7 @@ class RunFolder:
         if self._data_folder != self.path:
             return RunFolder(self._data_folder).notes
         path = self.path / DATA
-        if not path.exists() and not self._checksums.expects(path):
+        if not self._checksums.there_or_missed(path):
             return []
         kept = self._read_json(path).get("notes", [])
         return [str(note) for note in kept] if isinstance(kept, list) else []
@@ -452,7 +452,7 @@ class RunFolder:
         """
         self.read_config()
         path = self.path / "report.json"
-        if not path.exists() and not self._checksums.expects(path):
+        if not self._checksums.there_or_missed(path):
             raise InputError(
                 f"{self.path} has no report yet, its dense round is not done: wait for it, or "
                 "continue it with `resume`"
@@ -521,7 +521,7 @@ class RunFolder:
     def read_epochs(self, rounds: int) -> list[EpochRecord]:
         """The records of the first ``rounds`` rounds."""
         path = self.path / "epochs.jsonl"
-        if not path.exists() and not self._checksums.expects(path):
+        if not self._checksums.there_or_missed(path):
             return []
         lines = self._checksums.read(path).splitlines()
         records = [_parse(EpochRecord, line, path) for line in lines]
@@ -596,7 +596,7 @@ class RunFolder:
     def read_result(self, round: int) -> RoundResult | None:
         """The result of a round, :obj:`None` where it is not finished."""
         path = self._round(round) / "result.json"
-        if not path.exists() and not self._checksums.expects(path):
+        if not self._checksums.there_or_missed(path):
             return None
         return _parse(RoundResult, self._checksums.read(path), path)
 
@@ -680,7 +680,7 @@ class RunFolder:
         return _auxiliary_file(self._round(round))
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        if not path.exists() and not self._checksums.expects(path):
+        if not self._checksums.there_or_missed(path):
             raise InputError(f"{self.path} holds no run: there is no {path.name} in it")
         return whole_files.parse_json(self._checksums.read(path), path)
 

@@ -144,7 +144,7 @@ def read_state(cell: Cell, complete: Complete) -> State:
     """
     path = cell.folder / "config.json"
     checksums = Checksums(cell.folder)
-    if not path.exists() and not checksums.expects(path):
+    if not checksums.there_or_missed(path):
         return "new"
     settings = read_kept_settings(cell.folder, checksums)
     try:
@@ -167,7 +167,7 @@ def read_state(cell: Cell, complete: Complete) -> State:
 
 def _read_report(path: Path, checksums: Checksums) -> dict[str, Any]:
     """The report of a run, empty where there is none, or a damaged one: then the run goes on."""
-    if not path.exists() and not checksums.expects(path):
+    if not checksums.there_or_missed(path):
         return {}
     try:
         return parse_json(checksums.read(path), path)

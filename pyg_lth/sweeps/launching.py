@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess  # nosec B404
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pyg_lth.errors import WorkerLost
 from pyg_lth.sweeps.children import command_line
-from pyg_lth.sweeps.processes import LAUNCHER
+from pyg_lth.sweeps.processes import tied_to_this_process
 from pyg_lth.workers import JOINED, Workers, joined
 
 # How long the others have to end once this one has, in seconds.
@@ -72,7 +71,7 @@ def _start(rank: int, place: dict[str, str], arguments: Sequence[str]) -> _Child
     said = tempfile.TemporaryFile()  # noqa: SIM115
     # This interpreter with this process's own arguments, as a list: no shell reads them.
     process = subprocess.Popen(  # nosec B603
-        [sys.executable, "-IS", "-c", LAUNCHER, str(os.getpid()), *command_line(*arguments)],
+        tied_to_this_process(command_line(*arguments)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=said,

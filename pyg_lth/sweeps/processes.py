@@ -27,6 +27,11 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
+def tied_to_this_process(arguments: Sequence[str]) -> list[str]:
+    """The command line under which a command ends with this process, however that ends."""
+    return [sys.executable, "-IS", "-c", LAUNCHER, str(os.getpid()), *arguments]
+
+
 class Command(NamedTuple):
     """A command line.
 
@@ -152,7 +157,7 @@ class _Pool:
     async def _run(self, command: Command) -> Outcome:
         start = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-IS", "-c", LAUNCHER, str(os.getpid()), *command.arguments],
+            *tied_to_this_process(command.arguments),
             stdin=DEVNULL,
             stdout=DEVNULL,
             stderr=PIPE,

@@ -98,8 +98,7 @@ def build_ticket(
     backbone = build_backbone(config, weights, torch.device("cpu"))
     propagates = config.layers > 0
     strategy = BACKBONES[config.model]
-    # Only of these does a ticket know the way from the table to the embeddings.
-    polynomial = embeds_as_lightgcn(backbone) and strategy.propagation is normalized
+    polynomial = _is_polynomial(config, backbone)
     store = store or ("ego" if polynomial else "final")
     if store not in STORES:
         raise InputError(f"{store!r} is none of {', '.join(STORES)}")
@@ -113,8 +112,7 @@ def build_ticket(
     if store == "pruned" and density is None and bytes is None:
         raise InputError("pruned needs a budget: give a density or a number of bytes")
     is_table = polynomial and not propagates
-    if is_table and config.score == "cosine":
-        # Inner products of rows of length one are the cosines.
+    if stores_unit_rows(config, backbone):
         weight = unit_rows(weight)
     if store == "ego" or is_table:
         table = CompactTable.from_dense(weight.numpy(), mask, values, form)
@@ -170,6 +168,19 @@ def build_ticket(
         },
     }
     return dataclasses.replace(ticket, notes=notes)
+
+
+def stores_unit_rows(config: TrainConfig, backbone: torch.nn.Module) -> bool:
+    """Whether rows are stored at length one: of a table that ranks as it is, by cosine.
+
+    Inner products of such rows are the cosines.
+    """
+    return config.score == "cosine" and config.layers == 0 and _is_polynomial(config, backbone)
+
+
+def _is_polynomial(config: TrainConfig, backbone: torch.nn.Module) -> bool:
+    """Whether a ticket knows the way from the table to the embeddings."""
+    return embeds_as_lightgcn(backbone) and BACKBONES[config.model].propagation is normalized
 
 
 def _round(folder: RunFolder, round: int | None) -> int:
