@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .base import BipartiteDataset
+    from .csr import InteractionCSR, read_csr
     from .errors import DatasetError
     from .gated import Kwai, TikTok
     from .graph import InteractionGraph
@@ -24,6 +25,7 @@ _MODULES = {
     "DatasetError": "errors",
     "DatasetOptions": "registry",
     "Gowalla": "published",
+    "InteractionCSR": "csr",
     "InteractionFile": "interaction_file",
     "InteractionGraph": "graph",
     "InteractionTable": "interaction_table",
@@ -35,6 +37,7 @@ _MODULES = {
     "describe": "registry",
     "list_datasets": "registry",
     "load_dataset": "registry",
+    "read_csr": "csr",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "DatasetError",
     "DatasetOptions",
     "Gowalla",
+    "InteractionCSR",
     "InteractionFile",
     "InteractionGraph",
     "InteractionTable",
@@ -55,6 +59,7 @@ __all__ = [
     "describe",
     "list_datasets",
     "load_dataset",
+    "read_csr",
 ]
 
 

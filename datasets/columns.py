@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import DatasetError, shown
-from .filtering import Numbers
+from .filtering import Codes, Numbers
 from .ids import as_integers
 
 IdKind = Literal["auto", "text", "integer"]
@@ -48,13 +48,22 @@ class Columns:
         typed: Iterable[str] = (),
         notes: tuple[str, ...] = (),
     ) -> None:
-        if not len(next(iter(columns.values()))):
-            raise DatasetError(f"{source}: the file has no rows; a data set needs interactions")
         self.source = source
-        self.columns = {name: _plain(array) for name, array in columns.items()}
         self.place = place
         self.typed = frozenset(typed)
         self.notes = notes
+        self._columns = {name: plain(array) for name, array in columns.items()}
+        if not self.rows:
+            raise DatasetError(f"{source}: the file has no rows; a data set needs interactions")
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self._columns.values())))
+
+    def column(self, name: str) -> pa.Array:
+        """Returns a column as it is: one array of no dictionary, with text of one type."""
+        return self._columns[name]
 
     def error(self, row: int, reason: str) -> DatasetError:
         """Returns the error about a row."""
@@ -69,30 +78,38 @@ class Columns:
         Raises:
             DatasetError: If no row is left.
         """
-        missing = np.zeros(len(self.columns[names[0]]), dtype=bool)
-        for name in names:
-            missing |= _missing(self.columns[name])
-        if not missing.any():
+        missing = self._missing_rows(names)
+        if not missing.size:
             return self
-        kept = np.flatnonzero(~missing)
-        first = self.place(int(np.argmax(missing)))
-        if not kept.size:
+        if missing.size == self.rows:
             raise DatasetError(f"{self.source}: every row lacks one of {', '.join(names)}")
+        note = (
+            f"{self.source}: {missing.size:,} rows without a value in {' or '.join(names)} dropped "
+            f"(first: {self.place(int(missing[0]))})"
+        )
+        return self._without(missing, names, (*self.notes, note))
+
+    def _missing_rows(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Returns the rows that lack a value in one of some columns, ascending."""
+        found = np.zeros(self.rows, dtype=bool)
+        for name in names:
+            found |= missing_in(self.column(name))
+        return np.flatnonzero(found)
+
+    def _without(
+        self, dropped: npt.NDArray[np.int64], names: Sequence[str], notes: tuple[str, ...]
+    ) -> "Columns":
+        """Returns some columns without some rows."""
+        kept = np.delete(np.arange(self.rows), dropped)
         return Columns(
             self.source,
-            {name: array.take(pa.array(kept)) for name, array in self.columns.items()},
+            {name: self.column(name).take(pa.array(kept)) for name in names},
             lambda row: self.place(int(kept[row])),
             self.typed,
-            (
-                *self.notes,
-                f"{self.source}: {missing.sum():,} rows without a value in "
-                f"{' or '.join(names)} dropped (first: {first})",
-            ),
+            notes,
         )
 
-    def ids(
-        self, name: str, kind: IdKind = "auto"
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    def ids(self, name: str, kind: IdKind = "auto") -> tuple[Codes, npt.NDArray[Any]]:
         """Takes a column of ids: text or integers.
 
         Args:
@@ -104,19 +121,19 @@ class Columns:
                 middle.
 
         Returns:
-            The position of each row's id among the distinct ids, int64 of shape [rows], and the
-            distinct ids in ascending order: int64 or text.
+            The position of each row's id among the distinct ids, whole numbers of shape [rows], and
+            the distinct ids in ascending order: int64 or text.
 
         Raises:
             DatasetError: If an id is missing, or of another type than the others.
         """
-        array = self.columns[name]
+        array = self.column(name)
         is_text = _is_text(array)
         if is_text and name not in self.typed:
             array = pc.utf8_trim_whitespace(array)
         reason = f"empty id in column {name!r}; give every row one, or set `drop_missing`"
         if array.null_count or not is_text:
-            self._refuse(_missing(array), reason)
+            self._refuse(missing_in(array), reason)
         if pa.types.is_floating(array.type) and kind == "integer":
             floats = array.to_numpy(zero_copy_only=False)
             whole = (np.floor(floats) == floats) & (np.abs(floats) < 2.0**53)
@@ -129,8 +146,12 @@ class Columns:
             )
         encoded = array.dictionary_encode()
         codes = encoded.indices.to_numpy().astype(np.int64)
-        if is_text and (missing := _missing(encoded.dictionary)).any():
+        if is_text and (missing := missing_in(encoded.dictionary)).any():
             self._refuse(missing[codes], reason)
+        numbers = None if is_text or kind == "text" else _int64(encoded.dictionary)
+        if numbers is not None:
+            distinct, rank = np.unique(numbers, return_inverse=True)
+            return rank[codes], distinct
         texts = [str(value) for value in encoded.dictionary.to_pylist()]
         if kind == "text" or (kind == "auto" and is_text and name in self.typed):
             values: npt.NDArray[Any] = np.array(texts, dtype=object)
@@ -189,12 +210,12 @@ class Columns:
         Raises:
             DatasetError: If one is missing or no finite number.
         """
-        array = self.columns[name]
+        array = self.column(name)
         if _is_text(array):
             self._refuse_text(array, name)
             array = _numbers_of(array)
         elif pa.types.is_boolean(array.type):
-            self._refuse(_missing(array), self._no_number(name))
+            self._refuse(missing_in(array), self._no_number(name))
             array = array.cast(pa.int8())
         elif pa.types.is_decimal(array.type):
             array = array.cast(pa.string()).cast(pa.float64())  # the nearest, unlike in one step
@@ -202,7 +223,7 @@ class Columns:
             raise DatasetError(
                 f"{self.source}: column {name!r} holds {shown(array.type)}; store it as numbers"
             )
-        self._refuse(_missing(array), self._no_number(name))
+        self._refuse(missing_in(array), self._no_number(name))
         numbers: Numbers = array.to_numpy(zero_copy_only=False)
         self._refuse(~np.isfinite(numbers), self._no_number(name))
         return numbers
@@ -244,11 +265,11 @@ class Columns:
         Raises:
             DatasetError: If one is missing or no time.
         """
-        array = self.columns[name]
+        array = self.column(name)
         if _is_text(array):
             trimmed = pc.utf8_trim_whitespace(array)
             if not pc.match_substring_regex(trimmed[:1], NUMBER)[0].as_py():
-                self._refuse(_missing(array), self._no_number(name))
+                self._refuse(missing_in(array), self._no_number(name))
                 return self._iso_times(trimmed, name)
             self._refuse_text(array, name)
             array = _numbers_of(trimmed)
@@ -265,7 +286,7 @@ class Columns:
                 f"{self.source}: column {name!r} holds {shown(array.type)}; store times as "
                 "numbers, ISO 8601 text or timestamps"
             )
-        self._refuse(_missing(array), self._no_number(name))
+        self._refuse(missing_in(array), self._no_number(name))
         if pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
             times = _numpy(array)
             self._refuse(~np.isfinite(times), self._no_number(name))
@@ -281,7 +302,7 @@ class Columns:
                 try:
                     return array.cast(kind)
                 except pa.ArrowInvalid:
-                    reached = max(reached, _first_failure(array, kind))
+                    reached = max(reached, first_failure(array, kind))
         if reached == 0:
             raise self.error(
                 0,
@@ -317,7 +338,7 @@ class Columns:
         if bad.any():
             row = int(np.argmax(bad))
             value = array[row].as_py()
-            hint = ", or set `drop_missing`" if _missing(array)[row] else ""
+            hint = ", or set `drop_missing`" if missing_in(array)[row] else ""
             raise self.error(
                 row, f"{self._no_number(name)}: {shown(value)}; every row needs one{hint}"
             )
@@ -331,7 +352,7 @@ class Columns:
             raise self.error(int(np.argmax(bad)), reason)
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def plain(array: pa.Array) -> pa.Array:
     """Returns one array of no dictionary, with text of one type."""
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -346,7 +367,8 @@ def _is_text(array: pa.Array) -> bool:
     return bool(pa.types.is_string(array.type) or pa.types.is_large_string(array.type))
 
 
-def _missing(array: pa.Array) -> npt.NDArray[np.bool_]:
+def missing_in(array: pa.Array) -> npt.NDArray[np.bool_]:
+    """Returns which values are missing: none at all, NaN, or what programs write for it."""
     if _is_text(array):
         lowered = pc.utf8_lower(pc.utf8_trim_whitespace(array))
         found = pc.is_in(lowered, value_set=pa.array(MISSING, array.type))
@@ -389,11 +411,20 @@ def _ranks(array: pa.Array, key: Callable[[Any], Any]) -> npt.NDArray[np.int64]:
     return found
 
 
+def _int64(array: pa.Array) -> npt.NDArray[np.int64] | None:
+    """Returns whole numbers, or nothing if one of them needs more than 64 bits and a sign."""
+    try:
+        found: npt.NDArray[np.int64] = array.cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid:
+        return None
+    return found
+
+
 def _numpy(array: pa.Array) -> Any:
     return array.to_numpy(zero_copy_only=False)
 
 
-def _first_failure(array: pa.Array, kind: pa.DataType) -> int:
+def first_failure(array: pa.Array, kind: pa.DataType) -> int:
     """Returns the first row that cannot be cast, by halving."""
     low, high = 0, len(array)
     while high - low > 1:

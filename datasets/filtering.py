@@ -5,19 +5,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+Codes = npt.NDArray[np.integer[Any]]
 Numbers = npt.NDArray[np.integer[Any]] | npt.NDArray[np.floating[Any]]
 
 
 def last_of_pairs(
-    users: npt.NDArray[np.int64],
-    items: npt.NDArray[np.int64],
+    users: Codes,
+    items: Codes,
     times: Numbers | None = None,
 ) -> npt.NDArray[np.int64]:
     """Merges the repeated interactions of a user and an item into the last one.
 
     Args:
-        users: The user index of each interaction, int64 of shape [E].
-        items: The item index of each interaction, int64 of shape [E].
+        users: The user index of each interaction, whole numbers of shape [E].
+        items: The item index of each interaction, whole numbers of shape [E].
         times: The time of each interaction, shape [E]. Without it, and where times are equal,
             the one that stands later is the later.
 
@@ -30,17 +31,15 @@ def last_of_pairs(
     return np.sort(order[is_last])
 
 
-def k_core(
-    users: npt.NDArray[np.int64], items: npt.NDArray[np.int64], core: int
-) -> npt.NDArray[np.int64]:
+def k_core(users: Codes, items: Codes, core: int) -> npt.NDArray[np.int64]:
     """Finds the k-core: the largest part in which all have `core` interactions or more.
 
     Dropping a user takes interactions from items, and the other way round, so it goes on until
     nothing changes.
 
     Args:
-        users: The user index of each interaction, int64 of shape [E].
-        items: The item index of each interaction, int64 of shape [E].
+        users: The user index of each interaction, whole numbers of shape [E].
+        items: The item index of each interaction, whole numbers of shape [E].
         core: The least number of interactions of a user and of an item.
 
     Returns:

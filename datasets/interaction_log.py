@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .base import Interactions
 from .columns import Columns, IdKind
 from .errors import DatasetError, shown
-from .filtering import Numbers, k_core, last_of_pairs
+from .filtering import Codes, Numbers, k_core, last_of_pairs
 from .splitting import RATIO, TEST, TRAIN, VALID, leave_last_out, split_per_user
 
 Repeats = Literal["merge", "refuse"]
@@ -21,8 +21,8 @@ class Log(NamedTuple):
 
     Args:
         source: What the errors call the source.
-        users: The user of each interaction, as a position in `user_ids`; int64 of shape [E].
-        items: The item of each interaction, as a position in `item_ids`; int64 of shape [E].
+        users: The user of each interaction, as a position in `user_ids`, shape [E].
+        items: The item of each interaction, as a position in `item_ids`, shape [E].
         times: The time of each interaction, shape [E], or `None`.
         user_ids: The distinct user ids, ascending.
         item_ids: The distinct item ids, ascending.
@@ -31,8 +31,8 @@ class Log(NamedTuple):
     """
 
     source: str
-    users: npt.NDArray[np.int64]
-    items: npt.NDArray[np.int64]
+    users: Codes
+    items: Codes
     times: Numbers | None
     user_ids: npt.NDArray[Any]
     item_ids: npt.NDArray[Any]
@@ -302,11 +302,11 @@ def _at_least(ratings: Numbers, least: float) -> npt.NDArray[np.bool_]:
     return found
 
 
-def nobody_left(users: npt.NDArray[np.int64], split: Literal["random", "last"]) -> str:
+def nobody_left(users: Codes, split: Literal["random", "last"]) -> str:
     """Says why a split leaves nobody to test.
 
     Args:
-        users: The user of each interaction, int64 of shape [E].
+        users: The user of each interaction, shape [E].
         split: How the interactions are split.
     """
     times = np.unique(users, return_counts=True)[1]

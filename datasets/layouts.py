@@ -11,7 +11,7 @@ from .errors import DatasetError
 from .files import unpacked_name
 from .json_lines import read_json_lines
 from .parquet import SUFFIXES as PARQUET
-from .parquet import read_parquet
+from .parquet import ParquetColumns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 # MovieLens writes these with or without a header line, and with a separator of its own in each.
@@ -57,7 +57,7 @@ def read_columns(path: Path, columns: Sequence[str], layout: Layout) -> Columns:
             f"{path}: `separator` and `no_header` are for divided text alone; leave them out"
         )
     if path.is_dir() or suffix in PARQUET:
-        return read_parquet(path, columns)
+        return ParquetColumns(path, columns)
     if suffix in JSON_LINES:
         return read_json_lines(path, columns)
     separator = layout.separator

@@ -3,20 +3,20 @@
 import numpy as np
 import numpy.typing as npt
 
-from .filtering import Numbers
+from .filtering import Codes, Numbers
 
 TRAIN, VALID, TEST = 0, 1, 2
 RATIO = (7, 1, 2)
 
 
-def split_per_user(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int8]:
+def split_per_user(users: Codes, seed: int) -> npt.NDArray[np.int8]:
     """Divides each user's interactions 7:1:2 at random.
 
     A user with n interactions gives ⌊n/10⌋ to validation and ⌊2n/10⌋ to test, so that every
     user keeps one for training at least.
 
     Args:
-        users: The user of each interaction, int64 of shape [E], in any order.
+        users: The user of each interaction, whole numbers of shape [E], in any order.
         seed: The seed; the same one gives the same split on every machine.
 
     Returns:
@@ -32,14 +32,14 @@ def split_per_user(users: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.in
     return part
 
 
-def leave_last_out(users: npt.NDArray[np.int64], times: Numbers) -> npt.NDArray[np.int8]:
+def leave_last_out(users: Codes, times: Numbers) -> npt.NDArray[np.int8]:
     """Gives each user's last interaction to test and the one before it to validation.
 
     A user of two interactions gives none to validation, a user of one keeps it for training. Of
     interactions at the same time the one that stands later is the later.
 
     Args:
-        users: The user of each interaction, int64 of shape [E], in any order.
+        users: The user of each interaction, whole numbers of shape [E], in any order.
         times: Its time, shape [E].
 
     Returns:
@@ -55,7 +55,7 @@ def leave_last_out(users: npt.NDArray[np.int64], times: Numbers) -> npt.NDArray[
 
 
 def _rank_in_run(
-    values: npt.NDArray[np.int64],
+    values: Codes,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Returns each element's place in its run of equal values, and the length of the run."""
     starts = np.flatnonzero(np.diff(values, prepend=values[:1] - 1))

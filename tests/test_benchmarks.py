@@ -234,3 +234,19 @@ def test_services_take_turns_and_each_figure_is_of_its_own(tmp_path, monkeypatch
         assert len(row["repeats"]) == 3
     assert found["10% int8"]["bytes"] < found["10% float32"]["bytes"]
     assert found["dense float32"]["bytes"] > 4 * 350 * serving.DIM
+
+
+def test_reading_is_measured_with_what_was_held_before(tmp_path):
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.reading", "--folder", tmp_path, "--interactions", "3000"]
+        + ["--users", "50", "--items", "40", "--ids", "text"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(told.stdout)
+    assert (found["users"], found["bytes_of_csr"]) == (50, 8 * 51 + 4 * found["interactions"])
+    assert found["interactions"] < found["rows"] == 3000
+    assert found["bytes_at_peak"] > found["bytes_before"] > 2**24
+    assert not list(tmp_path.iterdir())

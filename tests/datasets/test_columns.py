@@ -85,7 +85,7 @@ def test_what_is_missing(gap):
         found = fails(take, values, typed=take == "ids")
         assert "line 3: " in found and "or set `drop_missing`" in found
         left = column(values).without_missing(["x"])
-        assert len(left.columns["x"]) == 2 and left.place(1) == "line 4"
+        assert len(left.column("x")) == 2 and left.place(1) == "line 4"
         assert left.notes == ("log: 1 rows without a value in x dropped (first: line 3)",)
     assert "line 3" in fails("times", ["2020-01-01", gap])
     whole = column(["1", "2"])

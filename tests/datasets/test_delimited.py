@@ -14,7 +14,7 @@ from pyg_lth.datasets.layouts import Layout, read_columns
 def read(path, content, columns=("user_id", "item_id"), **options):
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     found = read_columns(path, columns, Layout(**options))
-    return [found.columns[name].to_pylist() for name in columns], found
+    return [found.column(name).to_pylist() for name in columns], found
 
 
 def fails(path, content, columns=("user_id", "item_id"), **options):
@@ -201,4 +201,4 @@ def test_given_names(tmp_path):
     path = tmp_path / "log"
     path.write_text("1 2\n3 4\n")
     found = read_delimited(path, ["b"], " ", Header(("a", "b")))
-    assert found.columns["b"].to_pylist() == ["2", "4"] and found.place(1) == "line 2"
+    assert found.column("b").to_pylist() == ["2", "4"] and found.place(1) == "line 2"

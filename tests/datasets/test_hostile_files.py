@@ -211,7 +211,7 @@ def test_what_the_standard_library_writes_is_read_back(folder, rows, separator):
         assert separator == "\t" and "fields where 3 are expected" in str(error)
         return
     read_back = zip(
-        *(found.columns[name].to_pylist() for name in ("user_id", "item_id", "x")), strict=True
+        *(found.column(name).to_pylist() for name in ("user_id", "item_id", "x")), strict=True
     )
     if list(read_back) != rows:
         assert separator == "\t" and '"' in "".join("".join(row) for row in rows)
