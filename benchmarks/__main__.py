@@ -86,7 +86,9 @@ def show(console: Console, name: str, part: dict[str, Any]) -> None:
         console.print(f"{contender}: not measured: {reason}", markup=False, soft_wrap=True)
 
 
-def _text(value: float | None) -> str:
+def _text(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
     if value is None:
         return "not measured"
     return f"{value / 2**20:,.0f} MiB" if isinstance(value, int) else f"{value:.3g}"

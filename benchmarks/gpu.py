@@ -37,17 +37,32 @@ YELP_EDGES = 1_270_000
 
 
 def race(case: dict[str, Any], tasks: dict[str, Callable[[], Task]]) -> dict[str, Any]:
-    """Let tasks take turns; `memory` is the peak of the first on top of what was held."""
-    built = {name: build() for name, build in tasks.items()}
-    peaks: dict[str, int] = {}
+    """Let tasks take turns, and say whether the first is a graph and what memory it took.
+
+    `memory` is the peak on top of what was held before it was built: a graph takes its memory when
+    it is recorded, and none in any run.
+    """
+    built = {name: _build(build) for name, build in tasks.items()}
 
     def run(name: str, count: int) -> float:
-        answer = measure(built[name], count, DEVICE)
-        peaks[name] = max(peaks.get(name, 0), answer["peak"] - answer["before"])
-        return float(answer["seconds"])
+        return float(measure(built[name][0], count, DEVICE)["seconds"])
 
     times = interleave({name: partial(run, name) for name in built}, REPEATS)
-    return {"case": case, **compare(times), "memory": peaks[next(iter(built))]}
+    first, memory = next(iter(built.values()))
+    graph = {} if first.graph is None else {"graph": "used" if first.graph else "not used"}
+    return {"case": case, **compare(times), "memory": memory, **graph}
+
+
+def _build(build: Callable[[], Task]) -> tuple[Task, int]:
+    """Build a task and do it once; return it, and what memory that took at most."""
+    built: list[Task] = []
+
+    def first(count: int) -> None:
+        built.append(build())
+        built[0].run(count)
+
+    answer = measure(Task(first), 1, DEVICE)
+    return built[0], answer["peak"] - answer["before"]
 
 
 def measure_steps(split: InteractionSplit) -> Part:

@@ -24,10 +24,12 @@ class Task:
     Args:
         run: Does it so many times, and may return figures to keep beside the time.
         share: Seconds to add to each time, for what is done in bulk outside of ``run``.
+        graph: Whether a CUDA graph does it; :obj:`None` where there can be none.
     """
 
     run: Callable[[int], dict[str, Any] | None]
     share: float = 0.0
+    graph: bool | None = None
 
 
 def measure(task: Task, count: int, device: str = "cpu") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning.masks import Mask
+from pyg_lth.training.cuda_graphs import Step, is_recorded
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
 
@@ -76,7 +77,7 @@ def training_step(problem: Problem) -> Task:
         for batch in itertools.islice(source, count):
             step(batch)
 
-    return Task(run, share)
+    return Task(run, share, _graph(problem, step))
 
 
 def training_epoch(problem: Problem) -> Task:
@@ -91,7 +92,11 @@ def training_epoch(problem: Problem) -> Task:
             for batch in problem.sampler.epoch(source):
                 step(batch)
 
-    return Task(run)
+    return Task(run, graph=_graph(problem, step))
+
+
+def _graph(problem: Problem, step: Step) -> bool | None:
+    return is_recorded(step) if problem.device.type == "cuda" else None
 
 
 def trained_embedding(problem: Problem, epochs: int) -> Tensor:

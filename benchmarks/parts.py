@@ -33,7 +33,7 @@ class Part:
 
     Args:
         rows: Measurements; of each, ``case`` says of what, ``repeats`` holds the single turns.
-            Floats are seconds and ratios, integers bytes.
+            Floats are seconds and ratios, integers bytes, the rest is text.
         summary: Figures over all rows.
         versions: Packages of each contender.
         not_measured: Why a contender is missing.

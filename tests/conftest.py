@@ -1,5 +1,6 @@
 """Graphs that several tests share."""
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from pyg_lth.lottery.methods import METHODS
 from pyg_lth.nn.backbones import BACKBONES
 from pyg_lth.strategies import Registry
 from pyg_lth.training.losses import LOSSES
+from tests.pretended_cuda import Pretended, pretended
 
 # The graphs here are so small that a second thread only costs time, and a process that never
 # started one can be forked safely.
@@ -30,6 +32,25 @@ SplitMaker = Callable[..., InteractionSplit]
 def seed_torch() -> None:
     """Let every test that draws at random draw the same."""
     torch.manual_seed(0)
+
+
+there_is_a_cuda_device = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA device"
+)
+
+
+@pytest.fixture(params=["pretended", pytest.param("real", marks=there_is_a_cuda_device)])
+def cuda(request, monkeypatch) -> Iterator[None]:
+    """A CUDA device: one that is pretended, and the real one where there is one."""
+    with pretended(monkeypatch) if request.param == "pretended" else contextlib.nullcontext():
+        yield
+
+
+@pytest.fixture
+def watched(monkeypatch) -> Iterator[Pretended]:
+    """A pretended CUDA device, which tells what is done on it."""
+    with pretended(monkeypatch) as device:
+        yield device
 
 
 @pytest.fixture

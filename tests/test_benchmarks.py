@@ -1,10 +1,13 @@
+import gc
 import json
 import math
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).parents[1]
 KEYS = {
@@ -189,6 +192,58 @@ def test_the_suite_for_the_gpu_runs_through_on_a_stand_in(monkeypatch, taste_gra
     assert "vs_pyg" in gpu.measure_evaluation(interactions).rows[0]
     assert gpu.measure_pruning().rows[0]["pyg_lth"] > 0
     assert gpu.measure_growth().summary.keys() == {"exponent"}
+
+
+def test_a_step_on_a_gpu_says_that_it_is_a_graph_and_what_recording_it_took(
+    watched, monkeypatch, taste_graph
+):
+    from benchmarks import gpu
+    from benchmarks.data import Interactions
+
+    held = {"now": 100, "peak": 100}
+    record = gpu.ours.Training.quickest_step
+
+    def recording(training):
+        held["now"] += 7
+        held["peak"] = held["now"] + 3
+        return record(training)
+
+    monkeypatch.setattr(gpu.ours.Training, "quickest_step", recording)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: held["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held["peak"])
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda: held.update(peak=held["now"])
+    )
+    monkeypatch.setattr(gpu, "interleave", lambda runs, repeats: {name: [1.0] for name in runs})
+    split = gpu.ours.to_split(Interactions.from_graph(taste_graph))
+    problem = gpu.ours.prepare(split, "cuda", dim=4, batch_size=64)
+    monkeypatch.setattr(gpu.ours, "DRAWN", 3)
+    row = gpu.race({}, {"pyg_lth": lambda: gpu.ours.training_step(problem)})
+    assert row["memory"] == 10
+    assert row["graph"] == "used"
+
+
+def test_a_step_that_is_measured_keeps_its_training(watched, monkeypatch, taste_graph):
+    from benchmarks import ours
+    from benchmarks.data import Interactions
+
+    trainings = []
+
+    class Watched(ours.Training):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            trainings.append(weakref.ref(self))
+
+    monkeypatch.setattr(ours, "Training", Watched)
+    monkeypatch.setattr(ours, "DRAWN", 3)
+    split = ours.to_split(Interactions.from_graph(taste_graph))
+    task = ours.training_step(ours.prepare(split, "cuda", dim=4, batch_size=64))
+    gc.collect()
+    assert trainings[0]() is not None
+    task.run(2)
+    del task
+    gc.collect()
+    assert trainings[0]() is None
 
 
 def test_without_a_gpu_its_figures_are_not_measured(monkeypatch):

@@ -71,6 +71,11 @@ def record(step: Step, tensors: Callable[[], dict[str, Tensor]], batch: Tensor) 
     return replay
 
 
+def is_recorded(step: Step) -> bool:
+    """Whether a step is one that :func:`record` recorded."""
+    return hasattr(step, "recorded")
+
+
 @functools.cache
 def _stream_aside() -> torch.cuda.Stream:
     """One stream for all recordings: each stream that a library has worked on keeps memory."""

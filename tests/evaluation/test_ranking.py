@@ -162,3 +162,16 @@ def test_ranking_is_the_same_with_any_number_of_threads(native):
         assert torch.equal(rank_items(users, items, seen, 10), alone)
     finally:
         torch.set_num_threads(before)
+
+
+def test_chunks_on_a_cuda_device_wait_for_nothing(watched, monkeypatch):
+    users, items, seen = whole(7, 5), whole(11, 5), in_rows(random_seen(7, 11))
+    expected, waits = rank_items(users, items, seen, 4), []
+    users, items, *seen = (x.cuda() for x in (users, items, *seen))
+    for at_once in (2 * 11, 14 * 11):  # a user at a time, and all of them
+        monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
+        before = watched.waits
+        ranked = rank_items(users, items, tuple(seen), 4)
+        waits.append(watched.waits - before)
+        assert torch.equal(ranked.cpu(), expected)
+    assert waits[0] == waits[1]

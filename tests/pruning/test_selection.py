@@ -152,3 +152,12 @@ def test_a_budget_beyond_what_lives_is_refused(each_row):
     alive = Mask(torch.tensor([[True, True], [True, False]]))
     with pytest.raises(InputError, match="cannot be kept"):
         selection.prune(torch.rand(2, 2), alive, [Budget(slice(0, 2), 4, each_row)])
+
+
+@pytest.mark.parametrize("scope", ["joint", "user_item", "row"])
+def test_a_table_on_a_cuda_device_is_pruned_there(cuda, scope):
+    scores, mask = torch.randint(9, (30, 8)).float(), Mask.ones(30, 8)
+    kept = budgets(scope, 20, scores.shape, 0.3, 2)
+    found = selection.prune(scores.cuda(), Mask(mask.table.cuda()), kept)
+    assert found.table.is_cuda
+    assert torch.equal(found.table.cpu(), selection.prune(scores, mask, kept).table)

@@ -64,3 +64,14 @@ def test_a_backend_that_computes_wrongly_is_told_on(monkeypatch, backend, column
 
     monkeypatch.setitem(BACKENDS, backend, wrong)
     assert "wrong" in check_backends()[backend]
+
+
+@pytest.mark.parametrize("failure", [ImportError, ValueError, AssertionError])
+def test_a_backend_that_fails_is_told_on_however_it_does(monkeypatch, failure):
+    def fail(*layout):
+        raise failure("no such product\nand more of it")
+
+    monkeypatch.setitem(BACKENDS, "csr", fail)
+    findings = check_backends()
+    assert findings["csr"] == "no such product"
+    assert findings.keys() == BACKENDS.keys()

@@ -1,33 +1,50 @@
+import gc
+import weakref
+
 import pytest
 import torch
 
 from pyg_lth import Mask, find_tickets
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE
+from pyg_lth.lottery.gradients import loss_gradient
+from pyg_lth.lottery.methods import METHODS
+from pyg_lth.lottery.pep import ThresholdSearch
+from pyg_lth.nn.backbones import BACKBONES, TABLE
+from pyg_lth.training import losses
 from pyg_lth.training.cuda_graphs import record
+from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
+from tests.pretended_cuda import Mixed, Wait
 
-KINDS = [{}, {"negatives": 3, "batch_by": "edge"}, {"loss": "softmax"}]
-
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+KINDS = [{}, {"negatives": 3, "batch_by": "edge"}, {"loss": "softmax"}, {"loss": "ccl"}]
 
 
-def prepare(graph, config, device):
+def prepare(graph, config, device="cuda"):
     return Problem.prepare(InteractionSplit.from_data(graph), config, torch.device(device))
+
+
+def begin(problem):
+    initial = problem.initialize()
+    return Training(problem, initial, Mask(torch.rand(initial[TABLE].shape) < 0.6), round=0)
+
+
+def draw(problem):
+    return list(problem.sampler.epoch(torch.Generator(problem.device).manual_seed(0)))
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_config, model, kind):
+def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(
+    cuda, taste_graph, quick_config, model, kind
+):
     config = quick_config(model=model, **kind)
     on_cpu, on_cuda = (prepare(taste_graph, config, device) for device in ("cpu", "cuda"))
     initial = on_cpu.initialize()
     mask = Mask(torch.rand(initial[TABLE].shape) < 0.6)
-    batches = list(on_cpu.sampler.epoch(torch.Generator().manual_seed(0)))[:5]
     cpu, cuda = (Training(problem, initial, mask, round=0) for problem in (on_cpu, on_cuda))
-    for batch in batches:
+    for batch in draw(on_cpu)[:5]:
         loss = cuda.step(batch.cuda())
         assert loss.item() == pytest.approx(cpu.step(batch).item(), abs=1e-5)
     embeddings = []
@@ -42,41 +59,200 @@ def test_steps_and_metrics_on_cuda_equal_those_on_the_cpu(taste_graph, quick_con
     assert metrics[1] == pytest.approx(metrics[0], abs=1e-6)
 
 
-@pytest.mark.parametrize("model", ["lightgcn", "mf"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_steps_never_wait_for_the_device(taste_graph, quick_config, model, kind):
-    problem = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
-    initial = problem.initialize()
-    training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
-    batches = problem.sampler.epoch(torch.Generator("cuda").manual_seed(0))
-    training.step(next(batches))
+@pytest.mark.parametrize("model", list(BACKBONES))
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_steps_never_wait_for_the_device(cuda, taste_graph, quick_config, model, loss):
+    problem = prepare(taste_graph, quick_config(model=model, loss=loss))
+    training, (first, *batches) = begin(problem), draw(problem)
+    training.step(first)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in batches:
+        for batch in batches[:3]:
             training.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("model", ["lightgcn", "mf"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_recorded_step_equals_the_plain_one(taste_graph, quick_config, model, kind, recwarn):
-    problem = prepare(taste_graph, quick_config(model=model, **kind), "cuda")
+@pytest.mark.parametrize("model", list(BACKBONES))
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_the_recorded_step_equals_the_plain_one(
+    cuda, taste_graph, quick_config, model, loss, recwarn
+):
+    problem = prepare(taste_graph, quick_config(model=model, loss=loss))
     initial = problem.initialize()
     mask = Mask(torch.rand(initial[TABLE].shape) < 0.6)
     plain, recorded = (Training(problem, initial, mask, round=0) for _ in range(2))
-    batches = list(problem.sampler.epoch(torch.Generator("cuda").manual_seed(0)))
-    step = record(recorded.step, recorded.tensors, batches[0])
+    step = recorded.quickest_step()
     assert not recwarn.list
-    for batch in batches:
+    for number, batch in enumerate(draw(problem)[:5]):
+        for training in (plain, recorded):
+            training._update.set_rate(0.05 / (1 + number))
         assert step(batch).item() == pytest.approx(plain.step(batch).item(), abs=1e-5)
     for name, value in plain.tensors().items():
         torch.testing.assert_close(recorded.tensors()[name], value, atol=1e-4, rtol=1e-4)
 
 
-def test_a_search_runs_and_resumes_on_cuda(small_graph, quick_config, tmp_path):
-    config = quick_config(device="cuda")
-    report = find_tickets(small_graph, config, run_dir=tmp_path / "run", checkpoint_seconds=0)
-    again = find_tickets(small_graph, config, run_dir=tmp_path / "run", resume=True)
+def test_a_recorded_step_follows_a_mask_that_moves(cuda, taste_graph, quick_config):
+    problem = prepare(taste_graph, quick_config())
+    initial, (first, *batches) = problem.initialize(), draw(problem)
+    mask, moved = (Mask(torch.rand(initial[TABLE].shape) < 0.6) for _ in range(2))
+    plain, recorded = (Training(problem, initial, mask, round=0) for _ in range(2))
+    step = recorded.quickest_step()
+    step(first), plain.step(first)
+    for training in (plain, recorded):
+        training._change_mask(moved)
+    for batch in batches[:3]:
+        step(batch), plain.step(batch)
+    found, expected = (training.weights()[TABLE].cpu() for training in (recorded, plain))
+    assert torch.equal(found != 0, moved.table)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shares", ["table", "feature", "entry"])
+def test_thresholds_are_learned_in_a_recorded_step(
+    cuda, taste_graph, quick_config, shares, recwarn
+):
+    problem = prepare(taste_graph, quick_config(threshold=shares))
+    plain, recorded = (ThresholdSearch(problem, problem.initialize()) for _ in range(2))
+    step = recorded.quickest_step()
+    assert not recwarn.list
+    for batch in draw(problem)[:5]:
+        assert step(batch).item() == pytest.approx(plain.step(batch).item(), abs=1e-5)
+    torch.testing.assert_close(recorded.margin(), plain.margin(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_gradient_of_all_interactions_waits_once_for_all_batches(
+    watched, taste_graph, quick_config
+):
+    waits = []
+    for batch_size in (800, 100):
+        problem = prepare(taste_graph, quick_config(batch_size=batch_size))
+        weights = {TABLE: problem.initialize()[TABLE].to(problem.device)}
+        source, before = torch.Generator(problem.device).manual_seed(0), watched.waits
+        assert loss_gradient(problem, weights, source).is_cuda
+        waits.append(watched.waits - before)
+    assert waits[0] == waits[1]
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_a_search_runs_and_resumes_on_cuda(cuda, small_graph, quick_config, tmp_path, method):
+    quick = {"rounds": 1, "max_epochs": 2, "eval_every": 1, "batch_size": 256}
+    config = quick_config(device="cuda", method=method, scope="row", **quick)
+    folder = tmp_path / "run"
+    report = find_tickets(small_graph, config, run_dir=folder, checkpoint_seconds=0)
+    again = find_tickets(small_graph, config, run_dir=folder, resume=True)
     assert len(report.rounds) == config.rounds
     assert again == report
+
+
+# Kernels of a step at most, of lightgcn with two layers and of mf: one that is added shows.
+KERNELS = {
+    "bpr": (79, 63),
+    "softmax": (106, 90),
+    "corrected-softmax": (110, 94),
+    "sampled-softmax": (147, 131),
+    "ccl": (149, 133),
+}
+
+
+@pytest.mark.parametrize("loss", list(LOSSES))
+def test_a_step_starts_no_more_kernels_than_it_did(watched, taste_graph, quick_config, loss):
+    for model, bound in zip(("lightgcn", "mf"), KERNELS[loss], strict=True):
+        problem = prepare(taste_graph, quick_config(model=model, loss=loss))
+        training, batches = begin(problem), draw(problem)
+        training.step(batches[0])
+        with watched.counting() as kernels:
+            training.step(batches[1])
+        assert len(kernels) <= bound, kernels
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda loss: loss * loss.item(),
+        lambda loss: loss + float(loss.detach()),
+        lambda loss: loss if loss > 0 else -loss,
+        lambda loss: loss + loss.view(1).nonzero().sum(),
+        lambda loss: loss + loss.detach().unique().sum(),
+        lambda loss: loss.view(1)[loss.view(1) > 0].sum(),
+        lambda loss: loss.cpu().cuda(),
+        lambda loss: loss.to("cpu").to("cuda"),
+        lambda loss: loss + torch.tensor(3.0, device=loss.device),
+        lambda loss: loss + loss.new_tensor([3.0]).sum(),
+        lambda loss: loss + sum(loss.view(1).tolist()),
+        lambda loss: loss.view(1).repeat_interleave(torch.ones_like(loss).long().view(1)).sum(),
+        lambda loss: loss + torch.tensor(3.0),
+        lambda loss: torch.empty_like(loss).fill_(torch.tensor(3.0)) + loss,
+        lambda loss: loss.view(1)[torch.tensor([0])].sum(),
+        lambda loss: loss.view(1).index_put((torch.zeros_like(loss).long(),), torch.tensor(3.0)),
+        lambda loss: torch.where(torch.tensor(True), loss, loss),
+    ],
+)
+def test_a_step_that_waits_is_found(watched, taste_graph, quick_config, monkeypatch, slip):
+    training, batch, plain = slipping(taste_graph, quick_config, monkeypatch, slip)
+    with watched.without_waiting(), pytest.raises(Wait):
+        training.step(batch)
+    with pytest.warns(UserWarning, match="without a CUDA graph: .* wait"):
+        assert training.quickest_step() == training.step
+    monkeypatch.setattr(losses, "l2", plain)
+    with watched.without_waiting():
+        training.step(batch)
+
+
+def test_a_step_with_a_tensor_of_the_host_is_found(watched, taste_graph, quick_config, monkeypatch):
+    slip = lambda loss: loss + torch.ones(1).sum(0, keepdim=True)  # noqa: E731
+    training, batch, _ = slipping(taste_graph, quick_config, monkeypatch, slip)
+    with pytest.raises(Mixed):
+        training.step(batch)
+
+
+def slipping(graph, quick_config, monkeypatch, slip):
+    """A training whose loss is computed with a slip, a batch, and how it is without."""
+    problem = prepare(graph, quick_config())
+    plain = losses.l2
+    monkeypatch.setattr(losses, "l2", lambda ego: slip(plain(ego)))
+    return begin(problem), draw(problem)[0], plain
+
+
+def test_a_number_of_the_host_stays_what_it_was_in_a_recording(watched, taste_graph, quick_config):
+    problem = prepare(taste_graph, quick_config())
+    plain, recorded = begin(problem), begin(problem)
+    for training in (plain, recorded):
+        training._update._optimizer.param_groups[0]["lr"] = 0.05
+    step = recorded.quickest_step()
+    batch = draw(problem)[0]
+    for training in (plain, recorded):
+        training._update.set_rate(0.01)
+    plain.step(batch)
+    step(batch)
+    assert not torch.equal(plain.weights()[TABLE].cpu(), recorded.weights()[TABLE].cpu())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("model", list(BACKBONES))
+def test_a_finished_training_is_freed_without_the_collector(
+    watched, small_graph, quick_config, model, device
+):
+    problem = prepare(small_graph, quick_config(model=model, max_epochs=2), device)
+    gc.collect()
+    gc.disable()
+    try:
+        training = begin(problem)
+        training.run()
+        left = [weakref.ref(training), weakref.ref(training._model.embedding)]
+        left += [weakref.ref(value) for value in training._update.tensors().values()]
+        del training
+        assert [one() for one in left] == [None] * len(left)
+    finally:
+        gc.enable()
+
+
+def test_what_a_step_makes_anew_is_made_anew_in_a_replay(watched):
+    def step(batch):
+        sums = torch.zeros(2, device="cuda") + batch.new_zeros(2)
+        sums += torch.arange(2, device=batch.device)
+        return sums.add_(batch)
+
+    recorded = record(step, dict, torch.tensor([1, 2]).cuda())
+    for batch in ([1, 2], [5, 7]):
+        assert recorded(torch.tensor(batch).cuda()).tolist() == [batch[0], batch[1] + 1]
