@@ -310,7 +310,12 @@ def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
     index = torch.int32 if max(col.numel(), *size) < 2**31 else torch.int64
     with _without_warnings():
         matrix = torch.sparse_csr_tensor(rowptr.to(index), col.to(index), weight, size)
-    return Matrix(matrix.matmul)
+
+    def product(x: Tensor) -> Tensor:
+        # The plain product fills a table with zeros and copies it, to add nothing to it.
+        return x.new_empty(size[0], x.size(1)).addmm_(matrix, x, beta=0)
+
+    return Matrix(product)
 
 
 def _edge_index(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:

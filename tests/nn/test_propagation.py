@@ -257,6 +257,22 @@ def test_the_csr_adjacency_is_laid_out_once_in_int32(joint_edges, monkeypatch):
     assert built == [(torch.int32, torch.int32)]
 
 
+@pytest.mark.parametrize("num_edges", [0, 12])
+def test_what_lay_in_the_memory_of_a_csr_product_is_not_in_it(joint_edges, monkeypatch, num_edges):
+    edges, x = joint_edges(6, 4, num_edges, seed=0), torch.randn(10, 3)
+    expected = Propagation(edges, 10, "edge-index") @ x
+    propagation = Propagation(edges, 10, "csr")
+    dirty = []
+
+    def new_empty(like, *shape):
+        dirty.append(like.new_full(shape, torch.nan))
+        return dirty[-1]
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", new_empty)
+    torch.testing.assert_close(propagation @ x, expected)
+    assert dirty
+
+
 def test_backward_costs_as_many_products_as_forward(joint_edges, monkeypatch):
     build = BACKENDS["csr"]
     products = []
