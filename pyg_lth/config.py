@@ -16,6 +16,7 @@ ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
 ScoreName = Literal["dot", "cosine"]
 BatchByName = Literal["user", "edge"]
+NegativesByName = Literal["item", "edge"]
 ThresholdName = Literal["table", "feature", "entry"]
 PresetName = Literal["honest", "paper"]
 
@@ -63,12 +64,23 @@ class TrainConfig(BaseModel):
         "dot",
         description="What ranks the items; cosine unless given if the loss trains cosines.",
     )
+    popularity: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Weight of ln(train interactions), times `temperature`, ranking beside cosines.",
+    )
     temperature: float = Field(0.1, gt=0, description="Divides the cosines in the softmax losses.")
     negatives: int = Field(
         1,
         ge=1,
         description="Negatives drawn: for each positive in bpr; for a whole batch, and 1024 unless "
         "given, in sampled-softmax and ccl.",
+    )
+    negatives_by: NegativesByName = Field(
+        "item",
+        description="How often an item is a negative of a whole batch: all alike, or by its train "
+        "interactions.",
     )
     margin: float = Field(
         0.9, ge=-1, lt=1, description="Cosine from which ccl pushes a negative away."
@@ -136,6 +148,15 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 f"{self.loss} takes its negatives from the batch: leave negatives out, or take "
                 "sampled-softmax"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _popularity_goes_with_cosines(self) -> "TrainConfig":
+        if self.popularity and self.score == "dot":
+            raise ValueError(
+                "popularity is added to cosines, and score is dot: leave it out, or take score "
+                "cosine"
             )
         return self
 

@@ -184,8 +184,10 @@ def test_the_hash_is_the_same_on_every_machine():
         "reg": 1e-4,
         "loss": "bpr",
         "score": "dot",
+        "popularity": 0.0,
         "temperature": 0.1,
         "negatives": 1,
+        "negatives_by": "item",
         "margin": 0.9,
         "negative_weight": 150.0,
         "batch_by": "user",
@@ -200,7 +202,13 @@ def test_the_hash_is_the_same_on_every_machine():
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "14680b00c96d"
+    assert TrainConfig(**settings).stable_hash() == "c8e27c769941"
+
+
+def test_popularity_is_added_to_cosines_alone():
+    assert TrainConfig(loss="ccl", popularity=0.5).score == "cosine"
+    with pytest.raises(ValidationError, match="score is dot: leave it out, or take score cosine"):
+        TrainConfig(popularity=0.5)
 
 
 def test_equal_settings_share_a_hash_however_they_are_written():
@@ -222,8 +230,10 @@ def test_different_settings_differ_in_their_hash():
         "reg": 0.0,
         "loss": "softmax",
         "score": "cosine",
+        "popularity": 0.5,
         "temperature": 0.2,
         "negatives": 2,
+        "negatives_by": "edge",
         "margin": 0.8,
         "negative_weight": 20.0,
         "batch_by": "edge",
@@ -247,7 +257,11 @@ def test_different_settings_differ_in_their_hash():
         "tolerance": 0.01,
     }
     assert set(changes) == set(PruneConfig.model_fields)
-    hashes = {PruneConfig(**{key: value}).stable_hash() for key, value in changes.items()}
+    needed = {"popularity": {"score": "cosine"}}
+    hashes = {
+        PruneConfig(**{key: value, **needed.get(key, {})}).stable_hash()
+        for key, value in changes.items()
+    }
     assert len(hashes | {PruneConfig().stable_hash()}) == len(changes) + 1
 
 

@@ -94,7 +94,7 @@ def searches_of(quick_config):
         "lightgcn-bpr": quick_config(**few),
         "mf-bpr": quick_config(**few, model="mf", select_by="ndcg", scope="user_item"),
         "lightgcn-softmax": quick_config(**softmax),
-        "mf-softmax": quick_config(**softmax, model="mf", rewind_epoch=1),
+        "mf-softmax": quick_config(**softmax, model="mf", rewind_epoch=1, popularity=0.5),
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyg_lth import strategies
 from pyg_lth.config import TrainConfig
+from pyg_lth.errors import InputError
 from pyg_lth.training.sampling import Layout, Parts
 
 # Sums over the workers of a table that is split by columns, as :meth:`Workers.total` does.
@@ -245,7 +246,17 @@ class Loss:
     by_columns: bool = False
 
     def layout(self, config: TrainConfig) -> Layout:
-        """What a batch holds for this loss."""
+        """What a batch holds for this loss.
+
+        Raises:
+            InputError: If the settings draw shared negatives in a way, and it draws none.
+        """
+        if config.negatives_by != "item" and self.draws != "shared":
+            able = ", ".join(name for name in LOSSES if LOSSES[name].draws == "shared")
+            raise InputError(
+                f"`negatives_by={config.negatives_by}` says how negatives of a whole batch are "
+                f"drawn, and `loss={config.loss}` has none: leave it out, or take {able}"
+            )
         own, shared = (config.negatives if self.draws == kind else 0 for kind in ("own", "shared"))
         return Layout(config.batch_size, own, shared)
 

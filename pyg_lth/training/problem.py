@@ -64,7 +64,9 @@ class Problem:
             )
             if config.layers
             else None,
-            sampler=TripletSampler(split, LOSSES[config.loss].layout(config), config.batch_by),
+            sampler=TripletSampler(
+                split, LOSSES[config.loss].layout(config), config.batch_by, config.negatives_by
+            ),
             evaluator=Evaluator(split, config.select_on, config.topk, workers),
             workers=workers,
         )
@@ -103,17 +105,25 @@ class Problem:
 
         Returns:
             Propagated embeddings, of length one where cosines rank, shape ``[num_nodes, dim]``; of
-            several workers each has its columns.
+            several workers each has its columns. Where popularity ranks too, a last column holds
+            1 for users and :func:`item_bias` for items.
         """
         with torch.no_grad():
             embedding = model.get_embedding(self.propagation)
-            if self.config.score != "cosine":
+            if self.config.score != "dot":
+                embedding = self._of_length_one(embedding)
+            bias = item_bias(self.split, self.config)
+            if bias is None or self.workers.rank < self.workers.size - 1:
                 return embedding
-            if self.workers.size == 1:
-                return unit_rows(embedding)
-            length = torch.linalg.vector_norm(embedding, dim=1, keepdim=True, dtype=torch.float64)
-            length = self.workers.sum(length.square_()).sqrt_().to(embedding.dtype)
-            return embedding / length.where(length > 0, 1)
+            column = torch.cat([bias.new_ones(self.split.num_users), bias])
+            return torch.cat([embedding, column.unsqueeze(1)], dim=1)
+
+    def _of_length_one(self, embedding: Tensor) -> Tensor:
+        if self.workers.size == 1:
+            return unit_rows(embedding)
+        length = torch.linalg.vector_norm(embedding, dim=1, keepdim=True, dtype=torch.float64)
+        length = self.workers.sum(length.square_()).sqrt_().to(embedding.dtype)
+        return embedding / length.where(length > 0, 1)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,6 +154,29 @@ class Problem:
             model = BACKBONES[self.config.model].build(weight.size(0), self.config)
         drawn = {name: value.detach() for name, value in model.named_parameters()}
         return {**drawn, TABLE: weight}
+
+
+def item_bias(split: InteractionSplit, config: TrainConfig) -> Tensor | None:
+    r"""What is added to the cosines of each item for its popularity, :math:`w τ \ln d_i`.
+
+    With negatives that are drawn as often as they have interactions, a softmax brings
+    :math:`\cos(u, i) / τ` to :math:`\ln p(i | u) - \ln p(i)` up to a constant, so a weight of 1
+    ranks by :math:`p(i | u)`. That is the logit adjustment of `"Long-tail learning via logit
+    adjustment" <https://arxiv.org/abs/2007.07314>`_ turned round. Of uniform negatives cosines
+    themselves come to :math:`\ln p(i | u)`, as far as their range and the training go.
+
+    Args:
+        split: The interactions, whose train part gives the degrees :math:`d_i`.
+        config: The settings, :math:`w` and :math:`τ` among them.
+
+    Returns:
+        Shape ``[num_items]``, float; that of an item without interactions is as if it had one.
+        :obj:`None` where the weight is 0.
+    """
+    if config.popularity == 0:
+        return None
+    degree = torch.bincount(split.train[1], minlength=split.num_items).clamp_(min=1)
+    return (config.popularity * config.temperature * degree.double().log()).float()
 
 
 def choose_device(config: TrainConfig) -> torch.device:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.utils import cumsum
 
 from pyg_lth import kernels
-from pyg_lth.config import BatchByName
+from pyg_lth.config import BatchByName, NegativesByName
 from pyg_lth.errors import InputError
 from pyg_lth.interactions import InteractionSplit
 
@@ -81,13 +81,16 @@ class TripletSampler:
     finds it. This is the distribution of rejection sampling, without rejecting. Several negatives
     of a positive are independent, so an item may come twice.
 
-    Negatives that all positives of a batch share are uniform over all items, so some of them may be
-    positives of some users.
+    Negatives that all positives of a batch share are uniform over all items, or over all train
+    interactions, which draws an item as often as it is popular. Some of them may be positives of
+    some users.
 
     Args:
         split: The interactions; negatives are taken against ``split.train``.
         layout: What a batch holds, and how it lies in one int64 vector.
         by: What is drawn uniformly: a ``user`` or an ``edge``, which is a train interaction.
+        negatives_by: What shared negatives are drawn uniformly from: each ``item``, or the item of
+            each ``edge``.
 
     Attributes:
         layout: The same.
@@ -103,12 +106,14 @@ class TripletSampler:
         split: InteractionSplit,
         layout: Layout,
         by: BatchByName = "user",
+        negatives_by: NegativesByName = "item",
     ):
         user, self._item = split.train
         self.item_degree = torch.bincount(self._item, minlength=split.num_items)
         self._degree = torch.bincount(user, minlength=split.num_users)
         self._start = cumsum(self._degree)
         self._num_items = split.num_items
+        self._negatives_by = negatives_by
         position = torch.arange(user.numel(), device=user.device) - self._start[user]
         self._missing_before = user * split.num_items + self._item - position
         eligible = (self._degree > 0) & (self._degree < split.num_items)
@@ -170,11 +175,13 @@ class TripletSampler:
             drawn = torch.split(self.sample(steps * size, generator), size, dim=1)
             batches = torch.stack(drawn).flatten(1)
             if shared:
-                common = torch.randint(
-                    self._num_items,
-                    (steps, shared),
-                    generator=generator,
-                    device=batches.device,
-                )
-                batches = torch.cat([batches, common], dim=1)
+                batches = torch.cat([batches, self._draw_shared(steps, generator)], dim=1)
             yield from batches
+
+    def _draw_shared(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Draw the negatives that some batches share, int64, shape ``[steps, shared]``."""
+        by_edge = self._negatives_by == "edge"
+        size = self._item.numel() if by_edge else self._num_items
+        shape = steps, self.layout.shared
+        drawn = torch.randint(size, shape, generator=generator, device=self._item.device)
+        return self._item[drawn] if by_edge else drawn

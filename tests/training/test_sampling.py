@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from pyg_lth import InputError, kernels
+from pyg_lth import InputError, TrainConfig, kernels
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.training import sampling
+from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.sampling import Layout, TripletSampler
 
 NUM_ITEMS = 9
@@ -202,6 +203,28 @@ def test_several_negatives_are_uniform_and_independent(split, by):
     triples = torch.stack(negatives)[:, user == 4].t().tolist()
     among = list(itertools.product(LACKED[4], repeat=3))
     assert uniformity([tuple(triple) for triple in triples], among) > 0.001
+
+
+@pytest.mark.parametrize("by", ["item", "edge"])
+def test_shared_negatives_are_uniform_over_items_or_interactions(split, by):
+    layout = Layout(8, negatives=0, shared=20_000)
+    batches = TripletSampler(split, layout, negatives_by=by).epoch(generator(2))
+    drawn = torch.cat([layout.split(batch).shared for batch in batches]).tolist()
+    edges = [item for items in LIKED.values() for item in items]
+    if by == "item":
+        assert uniformity(drawn, list(range(NUM_ITEMS))) > 0.001
+        return
+    count, expected = Counter(drawn), Counter(edges)
+    share = len(drawn) / len(edges)
+    found = [count[item] for item in range(NUM_ITEMS)]
+    assert chisquare(found, [expected[item] * share for item in range(NUM_ITEMS)]).pvalue > 0.001
+    assert uniformity(drawn, list(range(NUM_ITEMS))) < 0.001
+
+
+def test_how_shared_negatives_are_drawn_is_refused_where_there_are_none(split):
+    with pytest.raises(InputError, match="`loss=bpr` has none: leave it out, or take sampled-soft"):
+        LOSSES["bpr"].layout(TrainConfig(negatives_by="edge"))
+    assert LOSSES["ccl"].layout(TrainConfig(loss="ccl", negatives_by="edge")).shared == 1024
 
 
 def test_the_uniformity_test_notices_a_biased_negative(split, monkeypatch):

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+import torch
+
+from pyg_lth.interactions import InteractionSplit
+from pyg_lth.nn.backbones import TABLE, build_backbone
+from pyg_lth.training.problem import Problem
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_popularity_ranks_beside_cosines_as_a_loop_does(small_graph, quick_config, model):
+    split = InteractionSplit.from_data(small_graph)
+    config = quick_config(
+        model=model, dim=4, loss="sampled-softmax", temperature=0.3, popularity=0.7
+    )
+    problem = Problem.prepare(split, config, CPU)
+    weights = problem.initialize()
+    weights[TABLE][split.num_users] = 0  # An item of which pruning has left nothing.
+    network = build_backbone(config, weights, CPU)
+    final = network.get_embedding(problem.propagation).detach()
+    embedding = problem.embed(network)
+    assert embedding.shape == (split.num_users + split.num_items, 5)
+    scores = embedding[: split.num_users] @ embedding[split.num_users :].t()
+    liked = split.train[1].tolist()
+    for user in range(split.num_users):
+        for item in range(split.num_items):
+            one, other = final[user], final[split.num_users + item]
+            length = float(one.norm() * other.norm())
+            cosine = float(one @ other) / length if length else 0.0
+            bias = 0.7 * 0.3 * math.log(max(1, liked.count(item)))
+            assert float(scores[user, item]) == pytest.approx(cosine + bias, abs=1e-5)
