@@ -68,7 +68,7 @@ class TrainConfig(BaseModel):
         0.0,
         ge=0,
         le=10,
-        description="Weight of ln(train interactions), times `temperature`, ranking beside cosines.",
+        description="Weight of ln(train interactions) times `temperature`, beside the cosine.",
     )
     temperature: float = Field(0.1, gt=0, description="Divides the cosines in the softmax losses.")
     negatives: int = Field(
