@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from pyg_lth.cli.settings import PruneSettings, TrainSettings, build, flag, options_of
 from pyg_lth.cli.streams import hand_out, say, shell
-from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig
+from pyg_lth.config import PRESETS, PresetName, PruneConfig, TrainConfig, of_preset
 from pyg_lth.datasets import DatasetOptions
 from pyg_lth.errors import InputError, WorkerLost
 
@@ -54,7 +54,8 @@ def run_options(function: Function) -> Function:
             type=click.Choice(list(PRESETS)),
             default="honest",
             show_default=True,
-            help="paper: the authors' protocol (selects on test); file and flags take precedence.",
+            help="paper: the authors' protocol (selects on test); strong: a recipe that ranks "
+            "well; file and flags take precedence.",
         ),
         click.option(
             "--resume",
@@ -99,7 +100,9 @@ def _run(
     **flags: Any,
 ) -> None:
     if resume is None:
-        new: TrainSettings | PruneSettings = build(form, file, flags, PRESETS[preset])
+        new: TrainSettings | PruneSettings = build(
+            form, file, flags, lambda model: of_preset(preset, model)
+        )
         if print_config:
             say(json.dumps(new.model_dump(mode="json"), indent=2))
             return

@@ -64,7 +64,9 @@ def _command_of(run: Path, report: "Report") -> str | None:
     if "dataset" not in report.config:
         return None
     pruned = "rounds" in report.config
-    settings = build(PruneSettings if pruned else TrainSettings, run / "config.json", {}, BEFORE)
+    settings = build(
+        PruneSettings if pruned else TrainSettings, run / "config.json", {}, lambda model: BEFORE
+    )
     changed = settings.model_dump(exclude_defaults=True)
     flags = map(shell, written(changed))
     return " \\\n    ".join([f"pyg-lth {'prune' if pruned else 'train'}", *flags])

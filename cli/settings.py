@@ -4,7 +4,6 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
@@ -71,7 +70,7 @@ def build(
     model: type[Settings],
     file: Path | None,
     given: dict[str, Any],
-    base: Mapping[str, Any] = MappingProxyType({}),
+    base: Callable[[str], Mapping[str, Any]] = lambda model: {},
 ) -> Settings:
     """Build settings from defaults, a preset, then a file, then the flags that were given.
 
@@ -79,17 +78,18 @@ def build(
         model: The settings to build.
         file: A YAML or JSON file whose keys are fields of ``model``, if there is one.
         given: Values of the flags, :obj:`None` where not given.
-        base: Changes some defaults, of fields that ``model`` may lack.
+        base: Takes the backbone and changes some defaults, of fields that ``model`` may lack.
 
     Raises:
         InputError: If the file is not such a file, or a value is refused.
     """
     flags = {name: value for name, value in given.items() if value is not None}
-    known = {name: value for name, value in base.items() if name in model.model_fields}
+    chosen = {**({} if file is None else read_settings(file)), **flags}
+    backbone = chosen.get("model", TrainConfig.model_fields["model"].default)
+    changed = base(backbone) if isinstance(backbone, str) else {}
+    known = {name: value for name, value in changed.items() if name in model.model_fields}
     try:
-        return model.model_validate(
-            {**known, **({} if file is None else read_settings(file)), **flags}
-        )
+        return model.model_validate({**known, **chosen})
     except ValidationError as error:
         raise InputError(
             explain(error, lambda name: flag(name) if name in flags else f"{file}: {name}")

@@ -10,7 +10,7 @@ import click
 from pyg_lth.cli.datasets import opened
 from pyg_lth.cli.settings import TrainSettings, build, options_of
 from pyg_lth.cli.streams import say
-from pyg_lth.config import PRESETS, PresetName
+from pyg_lth.config import PRESETS, PresetName, of_preset
 from pyg_lth.errors import InputError
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -59,7 +59,7 @@ def tune(
     Trials whose validation curve lies below the median of the others are given up early. Test is
     not looked at.
     """
-    settings = build(TrainSettings, file, flags, PRESETS[preset])
+    settings = build(TrainSettings, file, flags, lambda model: of_preset(preset, model))
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent} to write it in")
 

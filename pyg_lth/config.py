@@ -18,7 +18,7 @@ ScoreName = Literal["dot", "cosine"]
 BatchByName = Literal["user", "edge"]
 NegativesByName = Literal["item", "edge"]
 ThresholdName = Literal["table", "feature", "entry"]
-PresetName = Literal["honest", "paper"]
+PresetName = Literal["honest", "paper", "strong"]
 
 
 SELECTION_METRICS = ("recall", "ndcg")
@@ -49,6 +49,9 @@ class TrainConfig(BaseModel):
         ge=0,
         le=100,
         description="Propagation layers: 3 for lightgcn unless given, always 0 for mf.",
+    )
+    first_layer: int = Field(
+        0, ge=0, le=100, description="Layer that the mean over layers begins with; 0 is the table."
     )
     propagation: PropagationName = Field(
         "auto", description="Backend of the sparse product; auto is native, otherwise csr."
@@ -139,6 +142,11 @@ class TrainConfig(BaseModel):
         if self.layers and BACKBONES.defaults(self.model)["layers"] == 0:
             raise ValueError(
                 f"{self.model} has no propagation layers: leave layers out, or take lightgcn"
+            )
+        if self.first_layer > self.layers:
+            raise ValueError(
+                f"first_layer is {self.first_layer}, but the last of the layers is {self.layers}: "
+                "lower it, or raise layers"
             )
         return self
 
@@ -239,4 +247,33 @@ def completed(kept: dict[str, Any]) -> dict[str, Any]:
 PRESETS: dict[PresetName, dict[str, Any]] = {
     "honest": {},
     "paper": {"select_on": "test", "patience": 100, "eval_every": 1, "rounds": 30},
+    "strong": {
+        "dim": 64,
+        "loss": "sampled-softmax",
+        "negatives_by": "edge",
+        "popularity": 1.0,
+        "batch_by": "edge",
+        "reg": 0.0,
+        "max_epochs": 60,
+        "eval_every": 2,
+        "patience": 4,
+        "refit": True,
+    },
 }
+# What it changes beside for backbones that propagate, and for those that do not.
+_PROPAGATING: dict[PresetName, dict[str, Any]] = {
+    "strong": {"layers": 4, "first_layer": 4, "batch_size": 4096, "lr": 2e-3, "lr_decay": 0.92}
+}
+_ALONE: dict[PresetName, dict[str, Any]] = {"strong": {"lr": 4e-3, "lr_decay": 0.95}}
+
+
+def of_preset(name: PresetName, model: str) -> dict[str, Any]:
+    """What a preset changes in the defaults for a backbone.
+
+    Example:
+        >>> from pyg_lth.config import of_preset
+        >>> of_preset("paper", "mf")["select_on"]
+        'test'
+    """
+    more = _PROPAGATING if BACKBONES.defaults(model).get("layers") else _ALONE
+    return {**PRESETS[name], **more.get(name, {})}

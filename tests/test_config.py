@@ -177,6 +177,7 @@ def test_the_hash_is_the_same_on_every_machine():
         "model": "mf",
         "dim": 16,
         "layers": 0,
+        "first_layer": 0,
         "propagation": "csr",
         "lr": 0.001,
         "lr_decay": 1.0,
@@ -202,7 +203,23 @@ def test_the_hash_is_the_same_on_every_machine():
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "c8e27c769941"
+    assert TrainConfig(**settings).stable_hash() == "bb9d772c2640"
+
+
+def test_the_mean_over_layers_begins_with_one_that_there_is():
+    assert TrainConfig(layers=2, first_layer=2).first_layer == 2
+    for settings in ({"layers": 2, "first_layer": 3}, {"model": "mf", "first_layer": 1}):
+        with pytest.raises(ValidationError, match="the last of the layers is"):
+            TrainConfig(**settings)
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_presets_are_settings_of_every_backbone(name, model):
+    found = PruneConfig(**{**config.of_preset(name, model), "model": model})
+    assert found.refit == (name == "strong")
+    assert found.select_on == ("test" if name == "paper" else "valid")
+    assert (found.first_layer > 0) == (name == "strong" and model == "lightgcn")
 
 
 def test_popularity_is_added_to_cosines_alone():
@@ -223,6 +240,7 @@ def test_different_settings_differ_in_their_hash():
         "model": "mf",
         "dim": 33,
         "layers": 2,
+        "first_layer": 1,
         "propagation": "scatter",
         "lr": 2e-3,
         "lr_decay": 0.9,

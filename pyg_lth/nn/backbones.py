@@ -198,13 +198,18 @@ class Backbone:
     by_columns: bool = False
 
 
+def _lightgcn(num_nodes: int, config: TrainConfig) -> LightGCN:
+    """LightGCN with the mean over the layers from ``first_layer`` on."""
+    weights = torch.zeros(config.layers + 1)
+    weights[config.first_layer :] = 1 / (config.layers + 1 - config.first_layer)
+    return LightGCN(num_nodes, config.dim, config.layers, alpha=weights)
+
+
 BACKBONES: strategies.Registry[Backbone] = strategies.BACKBONES
 BACKBONES.extend(
     __name__,
     {
-        "lightgcn": Backbone(
-            lambda nodes, config: LightGCN(nodes, config.dim, config.layers), by_columns=True
-        ),
+        "lightgcn": Backbone(_lightgcn, by_columns=True),
         "mf": Backbone(lambda nodes, config: MF(nodes, config.dim), by_columns=True),
     },
 )

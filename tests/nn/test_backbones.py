@@ -228,6 +228,19 @@ def test_build_backbone_builds_what_the_settings_name(model, layers):
     assert backbone.num_layers == layers
 
 
+@pytest.mark.parametrize(("first", "mean"), [(0, [0, 1, 2, 3]), (2, [2, 3]), (3, [3])])
+def test_the_mean_is_that_of_the_layers_from_the_first_on(joint_edges, first, mean):
+    edges = joint_edges(7, 9, 30, seed=0)
+    table = torch.randn(16, DIM)
+    config = TrainConfig(dim=DIM, layers=3, first_layer=first)
+    model = build_backbone(config, {TABLE: table}, torch.device("cpu"))
+    powers = [table]
+    for _ in range(3):
+        powers.append(nn.LGConv()(powers[-1], edges))
+    expected = sum(powers[layer] for layer in mean) / len(mean)
+    close(model.get_embedding(Propagation(edges, 16)), expected)
+
+
 def test_layers_without_a_propagation_are_refused():
     with pytest.raises(ValueError, match="2 layers need a propagation"):
         LightGCN(4, DIM, num_layers=2).lookup(torch.tensor([0]), None)
