@@ -255,16 +255,20 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "batch_by": "edge",
         "reg": 0.0,
         "max_epochs": 60,
-        "eval_every": 2,
         "patience": 4,
         "refit": True,
     },
 }
 # What it changes beside for backbones that propagate, and for those that do not.
 _PROPAGATING: dict[PresetName, dict[str, Any]] = {
-    "strong": {"layers": 4, "first_layer": 4, "batch_size": 4096, "lr": 2e-3, "lr_decay": 0.92}
+    "strong": {
+        **{"layers": 4, "first_layer": 3, "batch_size": 4096, "lr": 1e-3, "lr_decay": 0.92},
+        "eval_every": 1,
+    }
 }
-_ALONE: dict[PresetName, dict[str, Any]] = {"strong": {"lr": 4e-3, "lr_decay": 0.95}}
+_ALONE: dict[PresetName, dict[str, Any]] = {
+    "strong": {"lr": 4e-3, "lr_decay": 0.94, "eval_every": 4}
+}
 
 
 def of_preset(name: PresetName, model: str) -> dict[str, Any]:

@@ -146,7 +146,7 @@ METHODS: Registry[Any] = Registry(
     "pyg_lth.lottery.methods",
     {
         **{"imp": {}, "oneshot": {}, "random": {}, "reinit": {}, "finetune": {}, "lr-rewind": {}},
-        **{"pep": {}, "snip": {}, "dynamic": {}, "narrow": {}, "shuffle": {}},
+        **{"rotate": {}, "pep": {}, "snip": {}, "dynamic": {}, "narrow": {}, "shuffle": {}},
     },
 )
 BACKBONES: Registry[Any] = Registry(

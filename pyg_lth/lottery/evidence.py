@@ -13,6 +13,7 @@ from pyg_lth.lottery.pep import ThresholdSearch
 from pyg_lth.nn.backbones import TABLE, Weights
 from pyg_lth.pruning import selection
 from pyg_lth.pruning.masks import Budget, Mask, budgets
+from pyg_lth.pruning.rotation import quartimax
 from pyg_lth.results.report import RoundResult
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.training.problem import Problem
@@ -32,11 +33,13 @@ class Found(NamedTuple):
         mask: The mask.
         trained: The table that goes with it, shape ``[num_nodes, dim]``.
         seconds: Time of the trainings that it took to find, in seconds.
+        initial: The table that survivors rewind to, where it is not θ₀ as it was drawn.
     """
 
     mask: Mask
     trained: Tensor
     seconds: float
+    initial: Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +101,16 @@ def initial(search: Search, round: int) -> Found:
 def dense(search: Search, round: int) -> Found:
     """The table of the dense round; arguments as in :func:`initial`."""
     return search.of_round(0)
+
+
+def rotated(search: Search, round: int) -> Found:
+    """The table of the dense round, and θ₀, in the basis in which few entries hold most of it.
+
+    Arguments are as in :func:`initial`. See :func:`~pyg_lth.pruning.rotation.quartimax`.
+    """
+    mask, table, seconds, _ = search.of_round(0)
+    basis = quartimax(table)
+    return Found(mask, table @ basis, seconds, search.restart()[TABLE] @ basis)
 
 
 def previous(search: Search, round: int) -> Found:

@@ -46,6 +46,7 @@ METHODS.extend(
         "oneshot": Method(
             criteria.magnitude, evidence.dense, rewinding.to_initialization, by_columns=True
         ),
+        "rotate": Method(criteria.magnitude, evidence.rotated, rewinding.to_initialization),
         "random": Method(criteria.random, evidence.initial, rewinding.to_initialization),
         "reinit": Method(criteria.magnitude, evidence.rewound, rewinding.to_fresh),
         "finetune": Method(

@@ -211,9 +211,12 @@ class Rounds:
         source = seeding.generator(search.config.seed, "rewinding", round)
         # What a backbone has beside its table goes where the table goes.
         trained = {**self._folder.read_weights(round - 1), TABLE: found.trained}
+        restart = search.restart()
+        if found.initial is not None:
+            restart = {**restart, TABLE: found.initial}
         start = {
             name: method.rewind(value, trained[name], source)
-            for name, value in sorted(search.restart().items())
+            for name, value in sorted(restart.items())
         }
         training = Training(
             problem,
@@ -234,7 +237,7 @@ class Rounds:
             return Found(
                 self._masks.read_round(round)[0], self._folder.read_round(round - 1)[1], cost
             )
-        mask, table, seconds = method.evidence(search, round)
+        living, table, seconds, initial = method.evidence(search, round)
         seed = search.config.seed
 
         def gradient(weight: Tensor) -> Tensor:
@@ -245,8 +248,8 @@ class Rounds:
         source = seeding.generator(seed, "criterion", round)
         scores = method.criterion(table, source, gradient)
         workers = self._problem.workers
-        mask = selection.prune(scores, mask, search.budgets(round), workers)
-        return Found(mask, table, seconds)
+        mask = selection.prune(scores, living, search.budgets(round), workers)
+        return Found(mask, table, seconds, initial)
 
     def _train_for_mask(self, training: Training, after_epoch: AfterEpoch) -> None:
         begin = self._callback.on_auxiliary_start

@@ -14,6 +14,7 @@ from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import selection
+from pyg_lth.pruning.rotation import quartimax
 
 NUM_USERS, NUM_ITEMS, DIM = 40, 30, 4
 
@@ -77,6 +78,18 @@ def test_narrow_keeps_the_first_columns_of_every_row(small_graph, quick_config, 
         wanted[num_nodes - rest :, whole] = rest > 0
         assert torch.equal(mask_of(tmp_path, ticket.round), wanted)
         assert torch.equal(heard.starts[ticket.round], theta0(tmp_path) * wanted)
+
+
+@pytest.mark.parametrize("model", ["lightgcn", "mf"])
+def test_rotate_prunes_and_rewinds_in_another_basis(small_graph, quick_config, tmp_path, model):
+    config = quick_config(method="rotate", model=model, max_epochs=2)
+    _, heard = run(small_graph, config, tmp_path)
+    basis = quartimax(best_of(tmp_path, 0))
+    turned = (best_of(tmp_path, 0) @ basis).abs()
+    for round in range(1, 4):
+        mask = mask_of(tmp_path, round)
+        assert turned[mask].min() >= turned[~mask].max()
+        assert torch.equal(heard.starts[round], (theta0(tmp_path) @ basis) * mask)
 
 
 @pytest.mark.parametrize("scope", ["joint", "user_item", "row"])
