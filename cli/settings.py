@@ -139,6 +139,9 @@ def in_flags(message: str) -> str:
 _FLAGS = {name: flag(name) for name in PruneSettings.model_fields}
 # What the library is told beside the settings.
 _FLAGS |= {"run_dir": "--out", "resume": "--resume", "round": "--round", "workers": "--workers"}
+_FLAGS |= {
+    name: flag(name) for name in ("engine", "jobs", "cpus_per_run", "gpus_per_run", "ray_address")
+}
 
 
 def _click_type(field: FieldInfo) -> Any:

@@ -17,6 +17,7 @@ from pyg_lth.cli.settings import PruneSettings, explain, written
 from pyg_lth.cli.streams import say, shell
 from pyg_lth.errors import InputError
 from pyg_lth.sweeps.children import command_line
+from pyg_lth.sweeps.engines import ENGINES, Room
 from pyg_lth.sweeps.grid import Cell, Result, State, read_cells, read_state, run_cells, shard
 
 # What a Slurm cluster lets an array have unless its administrator sets another limit.
@@ -26,10 +27,33 @@ MOST_TASKS = 1000
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
+    "--engine",
+    type=click.Choice(list(ENGINES)),
+    default="local",
+    show_default=True,
+    help="What runs them: processes of this machine, or tasks of a Ray cluster.",
+)
+@click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Runs side by side, each with one thread.  [default: physical cores; 1 on a GPU, and for "
-    "runs of several seeds]",
+    help="Runs side by side, each with one thread; on a GPU they share it.  [default: physical "
+    "cores; 1 on a GPU, and for runs of several seeds; all that a cluster has room for]",
+)
+@click.option(
+    "--cpus-per-run",
+    type=click.IntRange(min=1),
+    help="Cores of each run on a Ray cluster.  [default: 1]",
+)
+@click.option(
+    "--gpus-per-run",
+    type=click.FloatRange(min=0),
+    help="GPUs of each run on a Ray cluster: 0.25 puts four runs on one.  [default: 1 if a run has "
+    "device cuda, else none]",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="The Ray cluster.  [default: RAY_ADDRESS, else that of this machine]",
 )
 @click.option("--shard", "part", metavar="I/N", help="Do every N-th run only, from the I-th on.")
 @click.option("--list", "listed", is_flag=True, help="Print the runs and their states, and stop.")
@@ -38,7 +62,11 @@ MOST_TASKS = 1000
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def sweep(
     file: Path,
+    engine: str,
     jobs: int | None,
+    cpus_per_run: int | None,
+    gpus_per_run: float | None,
+    ray_address: str | None,
     part: str | None,
     listed: bool,
     slurm: bool,
@@ -64,6 +92,8 @@ def sweep(
     if slurm:
         if part is not None:
             raise click.UsageError("--slurm shards the runs itself: leave --shard out")
+        if engine != "local":
+            raise click.UsageError("a Slurm task runs its shard by itself: leave --engine out")
         say(_slurm_script(file, len(cells), jobs or 1), nl=False)
         return
     if part is not None:
@@ -71,24 +101,33 @@ def sweep(
     if listed:
         _list(cells, as_json)
         return
-    _run(file, cells, jobs, as_json, quiet)
+    if engine == "ray" and gpus_per_run is None:
+        gpus_per_run = float(any(cell.settings["device"] == "cuda" for cell in cells))
+    if jobs is None:
+        jobs = len(cells) if engine == "ray" else _default_jobs(cells)
+    room = Room(max(1, min(jobs, len(cells))), cpus_per_run, gpus_per_run, ray_address)
+    _run(file, cells, engine, room, as_json, quiet)
 
 
-def _run(file: Path, cells: list[Cell], jobs: int | None, as_json: bool, quiet: bool) -> None:
-    from pyg_lth.cli.sweep_display import choose_progress
+def _default_jobs(cells: Sequence[Cell]) -> int:
     from pyg_lth.sweeps.processes import default_jobs
 
+    # Runs of several seeds run these side by side themselves.
+    several = any(cell.settings["seeds"] > 1 for cell in cells)
+    return 1 if several else default_jobs(cell.settings["device"] for cell in cells)
+
+
+def _run(file: Path, cells: list[Cell], name: str, room: Room, as_json: bool, quiet: bool) -> None:
+    from pyg_lth.cli.sweep_display import choose_progress
+
     start = time.monotonic()
-    if jobs is None:
-        # Runs of several seeds run these side by side themselves.
-        several = any(cell.settings["seeds"] > 1 for cell in cells)
-        jobs = 1 if several else default_jobs(cell.settings["device"] for cell in cells)
-    jobs = max(1, min(jobs, len(cells)))
-    title = f"{file}: {_runs(len(cells))}, {jobs} at a time"
+    engine = ENGINES[name](room)
+    at_most = "" if name == "local" else " at most, by " + name
+    title = f"{file}: {_runs(len(cells))}, {room.jobs} at a time{at_most}"
     context = click.get_current_context()
     try:
         with choose_progress(title, {cell.name: cell.folder for cell in cells}, quiet) as progress:
-            results = run_cells(cells, _complete, _command, jobs, progress)
+            results = run_cells(cells, _complete, _command, engine, progress)
     except KeyboardInterrupt:
         again = shell("pyg-lth", *sys.argv[1:])
         say(f"Interrupted. Continue with: {again}", err=True)

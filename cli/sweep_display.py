@@ -79,6 +79,10 @@ class PlainProgress(Watcher):
             self._print(f"{name}: round {round} done{said}")
         self._told[name] = done
 
+    def on_loss(self, name: str) -> None:
+        """Say that a run changes place."""
+        self._print(f"{name}: its node was lost; it goes on on another")
+
     def on_end(self, name: str, outcome: Outcome) -> None:
         """Say how a run ended, and how many did."""
         self._tell_rounds(name)
@@ -127,6 +131,10 @@ class LiveProgress(Watcher):
     def on_line(self, name: str, line: str) -> None:
         """Show what the run said last."""
         self._rows[name].line = line
+
+    def on_loss(self, name: str) -> None:
+        """Show that the run changes place."""
+        self._rows[name].line = "its node was lost; it goes on on another"
 
     def on_end(self, name: str, outcome: Outcome) -> None:
         """Show how the run ended."""

@@ -292,9 +292,9 @@ def test_services_take_turns_and_each_figure_is_of_its_own(tmp_path, monkeypatch
 
 
 def test_reading_is_measured_with_what_was_held_before(tmp_path):
+    small = ["--interactions", "3000", "--users", "50", "--items", "40", "--ids", "text"]
     told = subprocess.run(
-        [sys.executable, "-m", "benchmarks.reading", "--folder", tmp_path, "--interactions", "3000"]
-        + ["--users", "50", "--items", "40", "--ids", "text"],
+        [sys.executable, "-m", "benchmarks.reading", "--folder", tmp_path, *small],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import re
 import warnings
@@ -16,7 +17,8 @@ from pyg_lth.errors import IN_USE, InputError, RunWarning
 from pyg_lth.results.checksums import Checksums, Damaged
 from pyg_lth.results.kept_settings import read_kept_settings
 from pyg_lth.settings_file import read_settings
-from pyg_lth.sweeps.processes import Command, Outcome, Watcher, run_all
+from pyg_lth.sweeps.engines import Engine
+from pyg_lth.sweeps.processes import Command, Outcome, Watcher
 from pyg_lth.whole_files import parse_json
 
 Settings = dict[str, Any]
@@ -186,16 +188,16 @@ def run_cells(
     cells: Sequence[Cell],
     complete: Complete,
     command: Callable[[Cell, State], Sequence[str]],
-    jobs: int,
+    engine: Engine,
     watcher: Watcher,
 ) -> list[Result]:
-    """Run all cells that are not done, in processes of their own; when one fails, the rest go on.
+    """Run all cells that are not done, each by itself; when one fails, the rest go on.
 
     Args:
         cells: The cells.
         complete: As in :func:`read_state`.
         command: The command line that begins the run of a cell, or continues it.
-        jobs: The number of cells that run at a time.
+        engine: What runs them.
         watcher: Hears of the progress of each cell by its name, also of those done before.
 
     Returns:
@@ -215,13 +217,21 @@ def run_cells(
                 settled[cell.name] = Outcome(2, 0.0, str(error))
             else:
                 if state != "done":
-                    yield Command(cell.name, command(cell, state))
+                    again = functools.partial(_go_on, cell, complete, command)
+                    yield Command(cell.name, command(cell, state), again)
                     continue
                 settled[cell.name] = Outcome(0, 0.0, "")
             watcher.on_end(cell.name, settled[cell.name])
 
-    ran = run_all(commands(), jobs, watcher)
+    ran = engine.run(commands(), watcher)
     return [_result(cell, (ran | settled)[cell.name], cell.name in ran, complete) for cell in cells]
+
+
+def _go_on(
+    cell: Cell, complete: Complete, command: Callable[[Cell, State], Sequence[str]]
+) -> Sequence[str]:
+    """The command line for a cell whose machine was lost, from what is in its folder."""
+    return command(cell, read_state(cell, complete))
 
 
 def judge(outcome: Outcome) -> Literal["done", "failed", "in use"]:

@@ -1,5 +1,6 @@
 """A pool of local processes: command lines side by side, each with one thread."""
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -8,7 +9,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import psutil
@@ -23,6 +24,9 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
+# What a shell starts in the background ignores Ctrl-C, Ray blocks it: what they start would too.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 os.execvp(sys.argv[2], sys.argv[2:])
 """
 
@@ -38,10 +42,13 @@ class Command(NamedTuple):
     Args:
         name: What it is called in the outcomes; no other command has it.
         arguments: The program and its arguments.
+        again: Gives those that go on with it, should the machine that runs it be lost; raises
+            InputError where nothing can.
     """
 
     name: str
     arguments: Sequence[str]
+    again: Callable[[], Sequence[str]] | None = None
 
 
 class Outcome(NamedTuple):
@@ -75,6 +82,9 @@ class Watcher:
     def on_line(self, name: str, line: str) -> None:
         """A command wrote a line to stderr."""
 
+    def on_loss(self, name: str) -> None:
+        """The machine that ran a command was lost, and the command is to go on elsewhere."""
+
     def on_end(self, name: str, outcome: Outcome) -> None:
         """A command ended."""
 
@@ -107,15 +117,7 @@ def run_all(
         KeyboardInterrupt: After Ctrl-C, when the running commands have ended.
         ValueError: Outside the main thread, where signals do not arrive.
     """
-    previous = signal.getsignal(signal.SIGINT)
-    pool = _Pool(commands, watcher or Watcher())
-    try:
-        asyncio.run(pool.run(jobs))
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if pool.interrupts:
-        raise KeyboardInterrupt
-    return pool.outcomes
+    return run_pool(_Processes(commands, watcher or Watcher()), jobs)
 
 
 def default_jobs(devices: Iterable[str]) -> int:
@@ -135,15 +137,19 @@ def default_jobs(devices: Iterable[str]) -> int:
     return min(psutil.cpu_count(logical=False) or 1, len(os.sched_getaffinity(0)))
 
 
-class _Pool:
-    """The commands of one call, in one thread: an event loop waits for all of them."""
+class Pool(abc.ABC):
+    """Commands side by side, in one thread: an event loop waits for all of them.
+
+    Args:
+        commands: Taken one by one, each when there is room for it.
+        watcher: Hears of the progress.
+    """
 
     def __init__(self, commands: Iterable[Command], watcher: Watcher):
         self.outcomes: dict[str, Outcome] = {}
         self.interrupts = 0
+        self.watcher = watcher
         self._commands = iter(commands)
-        self._watcher = watcher
-        self._running: set[Process] = set()
 
     async def run(self, jobs: int) -> None:
         """Run all commands, ``jobs`` at a time."""
@@ -152,9 +158,51 @@ class _Pool:
 
     async def _work(self) -> None:
         while not self.interrupts and (command := next(self._commands, None)):
-            self.outcomes[command.name] = await self._run(command)
+            outcome = self.outcomes[command.name] = await self.run_one(command)
+            self.watcher.on_end(command.name, outcome)
 
-    async def _run(self, command: Command) -> Outcome:
+    def _interrupt(self) -> None:
+        self.interrupts += 1
+        self.stop()
+        self.watcher.on_interrupt()
+
+    @abc.abstractmethod
+    async def run_one(self, command: Command) -> Outcome:
+        """Run a command to its end, and tell the watcher of all but that."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Ask all that run to save and stop, or, after the first time, just to stop."""
+
+
+def run_pool(pool: Pool, jobs: int) -> dict[str, Outcome]:
+    """Run the commands of a pool, ``jobs`` at a time; Ctrl-C is for them.
+
+    Returns:
+        The outcome of each command by its name.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, when the running commands have ended.
+        ValueError: Outside the main thread, where signals do not arrive.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        asyncio.run(pool.run(jobs))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if pool.interrupts:
+        raise KeyboardInterrupt
+    return pool.outcomes
+
+
+class _Processes(Pool):
+    """Commands in processes of this machine."""
+
+    def __init__(self, commands: Iterable[Command], watcher: Watcher):
+        super().__init__(commands, watcher)
+        self._running: set[Process] = set()
+
+    async def run_one(self, command: Command) -> Outcome:
         start = time.monotonic()
         process = await asyncio.create_subprocess_exec(
             *tied_to_this_process(command.arguments),
@@ -169,38 +217,43 @@ class _Pool:
             self._stop(process)
         line = ""
         try:
-            self._watcher.on_start(command.name)
+            self.watcher.on_start(command.name)
             async for line in _lines(process):
-                self._watcher.on_line(command.name, line)
+                self.watcher.on_line(command.name, line)
             code = await process.wait()
         finally:
             self._running.remove(process)
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        outcome = Outcome(code, time.monotonic() - start, line)
-        self._watcher.on_end(command.name, outcome)
-        return outcome
+        return Outcome(code, time.monotonic() - start, line)
 
-    def _interrupt(self) -> None:
-        self.interrupts += 1
+    def stop(self) -> None:
         for process in self._running:
             self._stop(process)
-        self._watcher.on_interrupt()
 
     def _stop(self, process: Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT if self.interrupts == 1 else signal.SIGTERM)
 
 
+class Lines:
+    """The lines of a stream that are not blank, however long; a carriage return ends one too."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def add(self, chunk: bytes) -> list[str]:
+        """Take the next bytes, none at the end, and return the lines that end in them."""
+        *lines, self._rest = re.split(rb"[\r\n]+", self._rest + chunk + b"\n" * (not chunk))
+        return [line.decode(errors="replace").rstrip() for line in lines if line.strip()]
+
+
 async def _lines(process: Process) -> AsyncIterator[str]:
-    """The lines on stderr that are not blank, however long; a carriage return ends one too."""
+    """The lines that a process writes to stderr."""
     assert process.stderr is not None
-    rest = b""
-    while chunk := await process.stderr.read(1 << 16):
-        *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
-        for line in lines:
-            if line.strip():
-                yield line.decode(errors="replace").rstrip()
-    if rest.strip():
-        yield rest.decode(errors="replace").rstrip()
+    lines, chunk = Lines(), b"more"
+    while chunk:
+        chunk = await process.stderr.read(1 << 16)
+        for line in lines.add(chunk):
+            yield line

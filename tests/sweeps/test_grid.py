@@ -22,6 +22,7 @@ from pyg_lth.datasets import DatasetOptions, load_dataset
 from pyg_lth.errors import IN_USE
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.search import find_tickets
+from pyg_lth.sweeps.engines import Local, Room
 from pyg_lth.sweeps.grid import judge, read_cells, read_state, run_cells, shard
 from pyg_lth.sweeps.processes import Outcome, Watcher
 
@@ -260,7 +261,7 @@ def test_cells_that_are_done_are_left_alone_and_begun_ones_continued(write):
     keep(cells[2], rounds=1, amount=0.5)
     script = 'echo "$2" >&2; test "$1" != runs/small/lightgcn-seed1'
     notes = Notes()
-    results = run_cells(cells, complete, stand_in(script), 2, notes)
+    results = run_cells(cells, complete, stand_in(script), Local(Room(2)), notes)
     assert [(result.state, result.before) for result in results] == [
         ("done", True),
         ("done", False),
@@ -291,7 +292,7 @@ def test_a_cell_that_another_sweep_has_done_meanwhile_is_not_run_again(write):
             assert name == "seed0"
             keep(cells[1], rounds=1)
 
-    results = run_cells(cells, complete, stand_in("exit 0"), 1, OtherSweep())
+    results = run_cells(cells, complete, stand_in("exit 0"), Local(Room(1)), OtherSweep())
     assert [result.before for result in results] == [False, True]
 
 
@@ -306,7 +307,7 @@ def test_a_cell_in_use_counts_as_done_when_the_other_process_has_done_it(write):
                 keep(cells[1], rounds=1, dim=8)
 
     script = 'echo "Error: $1 is in use by another process: wait for it" >&2; exit 3'
-    results = run_cells(cells, complete, stand_in(script), 1, OtherSweep())
+    results = run_cells(cells, complete, stand_in(script), Local(Room(1)), OtherSweep())
     assert [(result.state, result.before) for result in results] == [
         ("done", True),
         ("in use", False),

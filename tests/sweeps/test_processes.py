@@ -316,3 +316,23 @@ def test_as_many_jobs_as_cores_but_one_on_a_gpu(monkeypatch, devices, gpu, expec
     assert default_jobs(devices) == expected
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
     assert default_jobs(devices) == (8 if expected == 3 else 1)
+
+
+def test_a_command_hears_ctrl_c_though_what_starts_it_does_not():
+    """As a shell's background does, which ignores it, and Ray, which blocks it."""
+    heard = (
+        "import signal; print(signal.getsignal(2), signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    )
+    script = f"""
+import signal, subprocess, sys
+from pyg_lth.sweeps.processes import tied_to_this_process
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+command = [sys.executable, "-IS", "-c", {heard!r}]
+for arguments in (command, tied_to_this_process(command)):
+    subprocess.run(arguments)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    deaf, hearing = told.stdout.splitlines()
+    assert "SIG_IGN" in deaf or "SIGINT" in deaf
+    assert "default_int_handler" in hearing and "SIGINT" not in hearing

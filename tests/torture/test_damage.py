@@ -265,7 +265,7 @@ def names_in(folder):
 @pytest.fixture
 def bench(specimens, tmp_path, written, monkeypatch):
     monkeypatch.setattr("pyg_lth.sweeps.processes.default_jobs", lambda devices: 1)
-    monkeypatch.setattr("pyg_lth.sweeps.grid.run_all", run_here)
+    monkeypatch.setattr("pyg_lth.sweeps.engines.run_all", run_here)
     return Bench(specimens, tmp_path, written)
 
 

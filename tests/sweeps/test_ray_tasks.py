@@ -1,0 +1,177 @@
+"""On a cluster of two nodes that are processes of this machine."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from pyg_lth import InputError
+from pyg_lth.cli.sweep import _command, _complete
+from pyg_lth.errors import IN_USE
+from pyg_lth.sweeps.engines import Local, Room
+from pyg_lth.sweeps.engines import Ray as OnRay
+from pyg_lth.sweeps.grid import read_cells, run_cells
+from pyg_lth.sweeps.processes import Command, Watcher
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The head, and a node that can be lost; each has a core for one command."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        cluster.lost = cluster.add_node(num_cpus=1)
+        yield cluster
+        cluster.shutdown()
+
+
+@pytest.fixture
+def engine(cluster):
+    return OnRay(Room(4, address=cluster.address))
+
+
+class Notes(Watcher):
+    def __init__(self):
+        self.heard = []
+
+    def on_start(self, name):
+        self.heard.append((name, "start"))
+
+    def on_line(self, name, line):
+        self.heard.append((name, line))
+
+    def on_loss(self, name):
+        self.heard.append((name, "loss"))
+
+    def on_end(self, name, outcome):
+        self.heard.append((name, outcome.code))
+
+
+def python(name, script, again=None):
+    return Command(name, [sys.executable, "-IS", "-c", script], again)
+
+
+def test_every_command_is_run_here_and_its_lines_and_its_end_are_told(
+    engine, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    say = "import os, sys; print('lost'); print({}, file=sys.stderr); sys.exit({})"
+    notes = Notes()
+    outcomes = engine.run(
+        [
+            python("good", say.format("os.getcwd(), os.environ['OMP_NUM_THREADS'], sep='\\n'", 0)),
+            python("bad", say.format("'what is wrong'", 3)),
+            Command("none", ["/no/such/program"]),
+        ],
+        notes,
+    )
+    assert {name: (o.code, o.last_line) for name, o in outcomes.items()} == {
+        "good": (0, "1"),
+        "bad": (3, "what is wrong"),
+        "none": (
+            2,
+            f"node {os.uname().nodename} has no /no/such/program: its folders and installation "
+            "must be those here",
+        ),
+    }
+    good = [heard for name, heard in notes.heard if name == "good"]
+    assert good == ["start", str(tmp_path), "1", 0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_no_node_has_is_refused(cluster):
+    for room in (Room(1, 99, None, cluster.address), Room(1, None, 0.25, cluster.address)):
+        with pytest.raises(InputError, match=r"no node of the Ray cluster has \d+ CPUs and [\d.]+"):
+            OnRay(room).run([], Watcher())
+
+
+def test_ctrl_c_lets_the_commands_save(engine, tmp_path):
+    saving = f"""
+import sys, time
+print("begun", file=sys.stderr, flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    open({str(tmp_path / "saved")!r}, "w").close()
+"""
+
+    class CtrlC(Watcher):
+        def on_line(self, name, line):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([python("one", saving)], CtrlC())
+    assert (tmp_path / "saved").exists() and time.monotonic() - begin < 40
+
+
+def test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine(
+    cluster, engine, tmp_path, monkeypatch, written, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    shared = dict(model="mf", dim=4, max_epochs=8, eval_every=2, rounds=1, root=str(tmp_path))
+    expected = {}
+
+    def cells(out):
+        grid = {"out": out, "settings": shared, "grid": {"method": ["imp", "oneshot"]}}
+        (tmp_path / f"{out}.json").write_text(json.dumps(grid))
+        return read_cells(tmp_path / f"{out}.json", _complete)
+
+    assert {
+        r.state for r in run_cells(cells("here"), _complete, _command, Local(Room(2)), Watcher())
+    } == {"done"}
+    expected = written(tmp_path / "here")
+
+    class Loss(Notes):
+        """Ends the node when both run and have done their first round."""
+
+        there = True
+
+        def on_line(self, name, line):
+            done = list((tmp_path / "there").glob("*/round-000/result.json"))
+            if self.there and len(done) == 2:
+                self.there = False
+                cluster.remove_node(cluster.lost, allow_graceful=False)
+
+    notes = Loss()
+    results = run_cells(cells("there"), _complete, _command, engine, notes)
+    assert [(result.state, result.reason) for result in results] == [("done", None)] * 2
+    assert [name for name, heard in notes.heard if heard == "loss"] in (["imp"], ["oneshot"])
+    assert written(tmp_path / "there") == expected
+    # Ray's own word on the node would stand in the summary.
+    assert capfd.readouterr().out == ""
+
+
+def test_a_folder_that_a_lost_node_still_holds_is_waited_for(engine, tmp_path, monkeypatch):
+    """As :func:`test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine`, held for longer."""
+    from pyg_lth.sweeps import ray_tasks
+
+    monkeypatch.setattr(ray_tasks, "PAUSE", 0.1)
+    tries = tmp_path / "tries"
+    held = f"""
+import os, sys
+with open({str(tries)!r}, "a") as file:
+    file.write("x")
+sys.exit({IN_USE} if os.path.getsize({str(tries)!r}) < 3 else 0)
+"""
+    # The worker ends with the parent of the command, as when a node is lost.
+    kill = (
+        "import os, signal, sys; os.kill(os.getppid(), signal.SIGKILL); import time; time.sleep(9)"
+    )
+    command = python("one", kill, lambda: python("", held).arguments)
+    notes = Notes()
+    assert engine.run([command], notes)["one"].code == 0
+    assert tries.read_text() == "xxx"
+    assert notes.heard == [("one", "start"), ("one", "loss"), ("one", 0)]
+    # Held by somebody else from the beginning it is not waited for.
+    tries.unlink()
+    assert engine.run([python("one", held)], Watcher())["one"].code == IN_USE
