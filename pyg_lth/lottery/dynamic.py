@@ -54,7 +54,8 @@ class Regrowth:
             dataclasses.replace(budget, keep=count)
             for budget, count in zip(self._budgets, exchanged, strict=True)
         ]
-        survivors = selection.prune(weights[TABLE].abs().cpu(), mask, kept)
+        living = self._problem.as_scored(weights[TABLE])
+        survivors = selection.prune(living.abs().cpu(), mask, kept)
         source = seeding.generator(
             self._problem.config.seed, "regrowth", self._round, epoch, device=self._problem.device
         )

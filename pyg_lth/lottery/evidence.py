@@ -109,7 +109,7 @@ def rotated(search: Search, round: int) -> Found:
     Arguments are as in :func:`initial`. See :func:`~pyg_lth.pruning.rotation.quartimax`.
     """
     mask, table, seconds, _ = search.of_round(0)
-    basis = quartimax(table)
+    basis = quartimax(search.problem.as_scored(table))
     return Found(mask, table @ basis, seconds, search.restart()[TABLE] @ basis)
 
 
@@ -152,7 +152,8 @@ def shuffled(search: Search, round: int) -> Found:
 
 
 def _prune_by_magnitude(search: Search, found: Found, round: int) -> Mask:
-    return selection.prune(found.trained.abs(), found.mask, search.budgets(round))
+    scores = search.problem.as_scored(found.trained).abs()
+    return selection.prune(scores, found.mask, search.budgets(round))
 
 
 def thresholds(search: Search, round: int) -> Found:

@@ -246,7 +246,7 @@ class Rounds:
             return loss_gradient(self._problem, weights, source).cpu()
 
         source = seeding.generator(seed, "criterion", round)
-        scores = method.criterion(table, source, gradient)
+        scores = method.criterion(self._problem.as_scored(table), source, gradient)
         workers = self._problem.workers
         mask = selection.prune(scores, living, search.budgets(round), workers)
         return Found(mask, table, seconds, initial)

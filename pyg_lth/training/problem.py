@@ -118,6 +118,21 @@ class Problem:
             column = torch.cat([bias.new_ones(self.split.num_users), bias])
             return torch.cat([embedding, column.unsqueeze(1)], dim=1)
 
+    def as_scored(self, table: Tensor) -> Tensor:
+        """Return a table with rows of length one where only their directions count.
+
+        That is where cosines rank and the table is not propagated. What magnitudes say of entries
+        must not depend on lengths that the model does not see.
+
+        Args:
+            table: Shape ``[num_nodes, dim]``; of several workers each gives its columns.
+        """
+        config = self.config
+        blind = (
+            config.score == "cosine" and not config.layers and BACKBONES[config.model].by_columns
+        )
+        return self._of_length_one(table) if blind else table
+
     def _of_length_one(self, embedding: Tensor) -> Tensor:
         if self.workers.size == 1:
             return unit_rows(embedding)

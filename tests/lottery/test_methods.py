@@ -6,6 +6,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pyg_lth import Callback, InputError, find_tickets
@@ -78,6 +79,15 @@ def test_narrow_keeps_the_first_columns_of_every_row(small_graph, quick_config, 
         wanted[num_nodes - rest :, whole] = rest > 0
         assert torch.equal(mask_of(tmp_path, ticket.round), wanted)
         assert torch.equal(heard.starts[ticket.round], theta0(tmp_path) * wanted)
+
+
+def test_of_an_mf_that_ranks_by_cosine_rows_are_pruned_at_length_one(
+    small_graph, quick_config, tmp_path
+):
+    config = quick_config(method="oneshot", model="mf", loss="sampled-softmax", rounds=1)
+    run(small_graph, config, tmp_path)
+    mask, unit = mask_of(tmp_path, 1), F.normalize(best_of(tmp_path, 0), dim=1).abs()
+    assert unit[mask].min() >= unit[~mask].max()
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])

@@ -32,3 +32,26 @@ def test_popularity_ranks_beside_cosines_as_a_loop_does(small_graph, quick_confi
             cosine = float(one @ other) / length if length else 0.0
             bias = 0.7 * 0.3 * math.log(max(1, liked.count(item)))
             assert float(scores[user, item]) == pytest.approx(cosine + bias, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "blind"),
+    [
+        ({"model": "mf", "loss": "sampled-softmax"}, True),
+        ({"model": "mf"}, False),
+        ({"model": "lightgcn", "loss": "sampled-softmax"}, False),
+        ({"model": "lightgcn", "loss": "sampled-softmax", "layers": 0}, True),
+    ],
+)
+def test_lengths_that_no_score_sees_are_not_shown(small_graph, quick_config, settings, blind):
+    config = quick_config(**settings)
+    problem = Problem.prepare(InteractionSplit.from_data(small_graph), config, CPU)
+    table = problem.initialize()[TABLE] * torch.arange(1.0, 71).unsqueeze(1)
+    table[3] = 0
+    seen = problem.as_scored(table)
+    if not blind:
+        assert seen is table
+        return
+    for row, expected in zip(seen, table, strict=True):
+        length = float(expected.norm()) or 1.0
+        assert torch.allclose(row, expected / length, atol=1e-6)
