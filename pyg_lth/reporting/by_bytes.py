@@ -158,8 +158,9 @@ def _caption(runs: Sequence[Run]) -> str:
     seeds = sorted({run.frontier.seed for run in runs})
     sentences = [
         f"Of seed {', '.join(map(str, seeds))}. What is stored is read back and ranked: quantised "
-        "values as they are in the file. Bytes: values, places, scales, codebooks, and the train "
-        "graph where a table has to be propagated; not ids, nor the items that lists leave out.",
+        "values as they are in the file. Bytes: values, places, scales, codebooks, the bias of "
+        "items where they have one, and the train graph where a table has to be propagated; not "
+        "ids, nor the items that lists leave out.",
         *below(runs),
         "Of each curve only the points that no other of it beats. beaten by: a way without a mask "
         "that gets at least as much in no more bytes; whether by more than chance is not tested.",

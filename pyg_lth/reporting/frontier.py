@@ -21,11 +21,12 @@ from pyg_lth.nn.backbones import TABLE, Weights, build_backbone
 from pyg_lth.results.checksums import Damaged
 from pyg_lth.results.report import Report
 from pyg_lth.results.run_folder import RunFolder
-from pyg_lth.tickets.building import split_of_run, stores_unit_rows
+from pyg_lth.tickets.building import split_of_run, stored_bias, stores_unit_rows
 from pyg_lth.tickets.compression import compress
 from pyg_lth.tickets.lists import ItemLists
 from pyg_lth.tickets.quantization import Values
 from pyg_lth.tickets.table import CompactTable
+from pyg_lth.tickets.top_items import BiasedRows, DenseRows
 from pyg_lth.training.losses import unit_rows
 from pyg_lth.training.problem import Problem
 
@@ -57,9 +58,9 @@ class Point(BaseModel):
         values: How values are stored; ``codes`` of product quantisation.
         round: Round of the run, 0 for what is made of the dense model.
         density: Share of the entries that are stored, in [0, 1].
-        bytes: All that scores need: values, places, scales, codebooks, and the train graph where a
-            table has to be propagated. Ids and the items to leave out of lists are the same for
-            all, and not counted.
+        bytes: All that scores need: values, places, scales, codebooks, the bias of items in float16
+            where they have one, and the train graph where a table has to be propagated. Ids and the
+            items to leave out of lists are the same for all, and not counted.
         test: Metrics on test of what is stored, decoded.
         difference: Against the dense model in float32, over the users of test.
     """
@@ -199,6 +200,7 @@ class _Scales:
         self._tolerance: float = settings.get("tolerance", 0.0)
         self._metric = folder.read_report().metric
         self._evaluate = Evaluator(split, "test", self._config.topk)
+        self._bias = stored_bias(split, self._config)
         model = build_backbone(self._config, folder.read_weights(0), CPU)
         self._has_unit_rows = stores_unit_rows(self._config, model)
         self._graph_bytes = 0
@@ -277,14 +279,17 @@ class _Scales:
             yield self._point(PRODUCT_QUANTISATION, "codes", 0, 1.0, size, decoded)
 
     def _embedded(self, table: Floats, weights: Weights) -> Floats:
-        """What is multiplied for scores, with a table in place of the model's own."""
+        """What is multiplied for scores, with a table in place of the model's own; no bias."""
         whole = {**weights, TABLE: torch.from_numpy(table)}
         embedding: Floats = (
             self._problem.embed(build_backbone(self._config, whole, CPU)).detach().numpy()
         )
-        return embedding
+        return embedding if self._bias is None else embedding[:, :-1]
 
     def _per_user(self, embedding: Floats) -> dict[str, npt.NDArray[np.float32]]:
+        if self._bias is not None:
+            num_users = len(embedding) - len(self._bias)
+            embedding = BiasedRows(DenseRows(embedding), self._bias, num_users).rows(slice(None))
         ranked = self._evaluate.rank(torch.from_numpy(np.ascontiguousarray(embedding)))
         return {name: v.numpy() for name, v in self._evaluate.per_user(ranked).items()}
 
@@ -292,12 +297,13 @@ class _Scales:
         self, way: str, values: str, round: int, density: float, size: int, embedding: Floats
     ) -> Point:
         users = self._per_user(embedding)
+        of_bias = 0 if self._bias is None else self._bias.nbytes
         return Point(
             way=way,
             values=values,
             round=round,
             density=density,
-            bytes=size,
+            bytes=size + of_bias,
             test={name: float(value.mean()) for name, value in users.items()},
             difference=paired_difference(
                 users[self._metric][None], self._of_dense[None], self._tolerance, self._seed

@@ -27,6 +27,7 @@ from pyg_lth.tickets.quantization import Values
 from pyg_lth.tickets.table import CompactTable
 from pyg_lth.tickets.ticket import Ticket
 from pyg_lth.training.losses import unit_rows
+from pyg_lth.training.problem import item_bias
 
 # What is stored of a backbone that propagates: the ego table and the graph; the propagated table;
 # the propagated table pruned to a budget.
@@ -142,6 +143,7 @@ def build_ticket(
         ),
         score=config.score if store == "ego" and propagates else "dot",
         fold_in="propagation" if polynomial and propagates else "ridge",
+        bias=stored_bias(split, config),
     )
     results = folder.read_report()
     of_run = next(result for result in [results.dense, *results.rounds] if result.round == round)
@@ -176,6 +178,24 @@ def stores_unit_rows(config: TrainConfig, backbone: torch.nn.Module) -> bool:
     Inner products of such rows are the cosines.
     """
     return config.score == "cosine" and config.layers == 0 and _is_polynomial(config, backbone)
+
+
+def stored_bias(split: InteractionSplit, config: TrainConfig) -> npt.NDArray[np.float16] | None:
+    """What a ticket holds of :func:`~pyg_lth.training.problem.item_bias`: its float16.
+
+    Raises:
+        InputError: If it is too large for that.
+    """
+    bias = item_bias(split, config)
+    if bias is None:
+        return None
+    stored: npt.NDArray[np.float16] = bias.half().cpu().numpy()
+    if not np.isfinite(stored).all():
+        raise InputError(
+            f"a bias of {float(bias.max()):,.0f} is beyond float16: take a smaller popularity or "
+            "temperature"
+        )
+    return stored
 
 
 def _is_polynomial(config: TrainConfig, backbone: torch.nn.Module) -> bool:

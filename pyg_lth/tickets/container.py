@@ -23,8 +23,11 @@ from pyg_lth.whole_files import replacing
 FORMAT = "pyg-lth-ticket"
 VERSION = "2"
 
+# Of tickets with a bias, which a reader of version 2 could leave out of its scores.
+VERSION_WITH_BIAS = "3"
+
 # Version 1 had no ``score``: its tickets rank by inner product.
-_READABLE = ("1", VERSION)
+_READABLE = ("1", VERSION, VERSION_WITH_BIAS)
 
 # A whole ticket, or an embedding table alone.
 Kind = Literal["ticket", "table"]
@@ -70,7 +73,13 @@ def naming(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}") from None
 
 
-def write(path: Path, kind: Kind, about: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
+def write(
+    path: Path,
+    kind: Kind,
+    about: Mapping[str, Any],
+    tensors: Mapping[str, Array],
+    version: str = VERSION,
+) -> None:
     """Write a file under a temporary name, then rename it.
 
     Args:
@@ -78,6 +87,7 @@ def write(path: Path, kind: Kind, about: Mapping[str, Any], tensors: Mapping[str
         kind: What it holds.
         about: What is known of it, for JSON.
         tensors: One-dimensional arrays.
+        version: Of the format, the lowest whose readers answer rightly.
 
     Raises:
         InputError: If it cannot be written.
@@ -87,7 +97,7 @@ def write(path: Path, kind: Kind, about: Mapping[str, Any], tensors: Mapping[str
     header: dict[str, Any] = {
         "__metadata__": {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version,
             "kind": kind,
             "about": json.dumps(about, allow_nan=False),
             "sha256": "0" * _DIGITS,
@@ -144,7 +154,7 @@ def read(path: Path, kind: Kind) -> tuple[dict[str, Any], dict[str, Array]]:
     if metadata.get("version") not in _READABLE:
         malformed(
             f"it is of version {str(metadata.get('version'))[:20]!r} of the format and this is a "
-            f"reader of versions up to {VERSION!r}: upgrade pyg-lth"
+            f"reader of versions up to {_READABLE[-1]!r}: upgrade pyg-lth"
         )
     _verify(content, text, metadata.get("sha256"))
     if metadata.get("kind") != kind:

@@ -67,8 +67,8 @@ def _derived_bytes(ticket: Ticket) -> int:
         for value in arrays
         if isinstance(value, np.ndarray) and value.flags.writeable and value.base is None
     )
-    propagated = 0 if ticket.layer_weights is None else 4 * ticket.table.num_rows * ticket.dim
-    return derived + propagated
+    columns = (0 if ticket.layer_weights is None else ticket.dim) + (ticket.bias is not None)
+    return derived + 4 * ticket.table.num_rows * columns
 
 
 def paragraphs(about: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
@@ -95,12 +95,13 @@ def paragraphs(about: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str
             ("on disk", f"{size['disk']:,}"),
             ("in memory", f"{size['memory']:,} after a first answer"),
             ("table", f"{size['table']:,}: values, places, scales"),
+            *([("bias", f"{size['bias']:,}: of items, added to scores")] * bool(size["bias"])),
             ("graph", f"{size['graph']:,}: what users had in training"),
             *([("held out", f"{size['held_out']:,}: and in validation")] * bool(size["held_out"])),
             *([("ids", f"{size['ids']:,}")] * bool(size["ids"])),
             (
                 "to answer",
-                f"{size['to_answer']:,}: table" + (" and graph" if propagates else ""),
+                f"{size['to_answer']:,}: " + " and ".join(_needed(size, propagates)),
             ),
             ("without seen", f"{size['to_answer_unseen']:,}: to leave out what users had, too"),
         ],
@@ -164,6 +165,11 @@ _STORED = {
     "pruned": "the propagated table, its largest entries alone",
     "table": "the table that is multiplied",
 }
+
+
+def _needed(size: dict[str, int], propagates: bool) -> list[str]:
+    """What scores need."""
+    return ["table", *["bias"] * bool(size["bias"]), *["graph"] * propagates]
 
 
 def _paper(about: dict[str, Any]) -> list[str]:

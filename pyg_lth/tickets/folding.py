@@ -15,7 +15,7 @@ FoldIn = Literal["propagation", "ridge"]
 RIDGE = 1.0
 
 
-def fold_in(items: Floats, degrees: Integers, how: FoldIn) -> Floats:
+def fold_in(items: Floats, degrees: Integers, how: FoldIn, length: float | None = None) -> Floats:
     r"""Embed someone by the items that they have.
 
     By propagation it is what LightGCN's last layers give a user without an embedding of their own:
@@ -27,6 +27,8 @@ def fold_in(items: Floats, degrees: Integers, how: FoldIn) -> Floats:
         items: Embeddings of the items, shape ``[n, dim]``.
         degrees: How many users have each of them in training, shape ``[n]``.
         how: By which of the two.
+        length: What to scale it to, for scores that have something added to them; by default it is
+            as it comes, which changes no order of scores that have not.
 
     Returns:
         Shape ``[dim]``.
@@ -38,5 +40,7 @@ def fold_in(items: Floats, degrees: Integers, how: FoldIn) -> Floats:
         penalty = RIDGE * max(float((wide**2).sum(axis=1).mean()), float(np.finfo(np.float32).tiny))
         gram = wide.T @ wide + penalty * np.eye(wide.shape[1])
         user = np.linalg.solve(gram, wide.sum(axis=0))
+    if length is not None:
+        user *= length / max(float(np.linalg.norm(user)), float(np.finfo(np.float32).tiny))
     embedded: Floats = user.astype(np.float32)
     return embedded

@@ -166,7 +166,8 @@ def create_app(ticket: Ticket) -> FastAPI:
         [{'user': None, 'items': ['a'], 'scores': [...], 'basis': 'history'}]
     """
     ticket.recommend(ticket.user_ids.at([0]), 1)
-    ticket.recommend_for([], 1)
+    for history in ([], ticket.item_ids.at([0])):
+        ticket.recommend_for(history, 1)
     ticket.item_ids.index_of("")
     app = FastAPI(
         title="pyg-lth",

@@ -17,7 +17,7 @@ from pyg_lth.tickets.id_table import Id, IdTable
 from pyg_lth.tickets.layers import propagate, unit_rows
 from pyg_lth.tickets.lists import ITEMS_AT_MOST, ItemLists
 from pyg_lth.tickets.table import CompactTable
-from pyg_lth.tickets.top_items import DenseRows, Items, Lists, rank
+from pyg_lth.tickets.top_items import BiasedRows, DenseRows, Items, Lists, Rows, rank
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ USERS_AT_ONCE = 4096
 MEMORY_LIMIT = 8 << 30
 
 # What a file's arrays are parts of.
-_PARTS = ("table", "train", "valid", "user_ids", "item_ids")
+_PARTS = ("table", "bias", "train", "valid", "user_ids", "item_ids")
 
 # Layers that a file may ask to propagate through.
 _LAYERS_AT_MOST = 64
@@ -75,6 +75,8 @@ class Ticket:
             :obj:`None` where it answers as it is.
         score: What ranks, inner products or cosines of the propagated embeddings.
         fold_in: How people who were not in training are embedded.
+        bias: Added to every score of each item, float16, shape ``[items]``; :obj:`None` where
+            nothing is.
         notes: What is known of it beside, for JSON: ``metrics``, ``density``, ``provenance``.
         memory_limit: Bytes that the propagated table may take.
 
@@ -106,6 +108,7 @@ class Ticket:
     layer_weights: tuple[float, ...] | None = None
     score: Score = "dot"
     fold_in: FoldIn = "ridge"
+    bias: npt.NDArray[np.float16] | None = None
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     memory_limit: int = MEMORY_LIMIT
 
@@ -120,6 +123,8 @@ class Ticket:
                 f"there are {len(self.user_ids):,} ids of users and {len(self.item_ids):,} of "
                 f"items for {self.num_users:,} users and {self.num_items:,} items"
             )
+        if self.bias is not None and (wrong := _wrong_bias(self.bias, self.num_items)):
+            raise InputError(wrong)
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one file; it appears under its name when it is whole.
@@ -137,7 +142,8 @@ class Ticket:
             "fold_in": self.fold_in,
             "notes": dict(self.notes),
         }
-        container.write(Path(path), "ticket", about, self._tensors())
+        version = container.VERSION if self.bias is None else container.VERSION_WITH_BIAS
+        container.write(Path(path), "ticket", about, self._tensors(), version)
 
     @classmethod
     def load(cls, path: str | Path, memory_limit: int = MEMORY_LIMIT) -> "Ticket":
@@ -192,6 +198,11 @@ class Ticket:
                     f"its propagated table takes {4 * table.num_rows * table.dim:,} bytes, more "
                     f"than the limit of {memory_limit:,}"
                 )
+        bias = parts["bias"].pop("item", None)
+        for name in parts["bias"]:
+            malformed(f"it has an array {f'bias.{name}'[:40]!r} too many")
+        if bias is not None and (wrong := _wrong_bias(bias, num_items)):
+            malformed(wrong)
         lists = {
             name: ItemLists.from_tensors(parts[name], num_users, num_items)
             for name in ("train", "valid")
@@ -207,6 +218,7 @@ class Ticket:
             None if weights is None else tuple(weights),
             score,
             fold_in,
+            bias,
             notes,
             memory_limit,
         )
@@ -214,6 +226,7 @@ class Ticket:
     def _tensors(self) -> dict[str, Array]:
         parts = {
             "table": self.table.tensors,
+            "bias": {} if self.bias is None else {"item": self.bias},
             "train": self.train.tensors(),
             "valid": {} if self.valid is None else self.valid.tensors(),
             "user_ids": self.user_ids.tensors,
@@ -244,29 +257,33 @@ class Ticket:
         """Bytes of each part of what is stored.
 
         Returns:
-            ``table`` (values, places, scales), ``graph`` (the items of each user in training),
-            ``held_out`` (those held out of it, which are left out of lists too), ``ids``;
-            ``to_answer``, what scores need: the table, and the graph where it has to be propagated
-            through; ``to_answer_unseen``, what lists without seen items need.
+            ``table`` (values, places, scales), ``bias`` (of the items), ``graph`` (the items of
+            each user in training), ``held_out`` (those held out of it, which are left out of lists
+            too), ``ids``; ``to_answer``, what scores need: the table, the bias, and the graph where
+            it has to be propagated through; ``to_answer_unseen``, what lists without seen items
+            need.
         """
         graph, held_out = self.train.nbytes, 0 if self.valid is None else self.valid.nbytes
+        bias = 0 if self.bias is None else self.bias.nbytes
+        scored = self.table.nbytes + bias
         return {
             "table": self.table.nbytes,
+            "bias": bias,
             "graph": graph,
             "held_out": held_out,
             "ids": self.user_ids.nbytes + self.item_ids.nbytes,
-            "to_answer": self.table.nbytes + (0 if self.layer_weights is None else graph),
-            "to_answer_unseen": self.table.nbytes + graph + held_out,
+            "to_answer": scored + (0 if self.layer_weights is None else graph),
+            "to_answer_unseen": scored + graph + held_out,
         }
 
     def embedding(self) -> Floats:
         """What is multiplied for scores: of users then items, shape ``[users + items, dim]``.
 
         For a ticket of ``layer_weights`` that is the propagated table, its rows of length one where
-        ``score`` is ``cosine``. It is what the file holds, so its metrics are those of quantised
-        values.
+        ``score`` is ``cosine``. Of a ticket with a bias there is one more column, 1 for users and
+        the bias for items. It is what the file holds, so its metrics are those of quantised values.
         """
-        return self._final.rows(slice(0, self.table.num_rows))
+        return self._ranked.rows(slice(0, self.table.num_rows))
 
     def propagated(self) -> "Ticket":
         """The same answers from the propagated table in float32, which takes more bytes.
@@ -275,7 +292,8 @@ class Ticket:
         """
         if self.layer_weights is None:
             return self
-        table = CompactTable.from_dense(self.embedding(), form="dense")
+        final = self._final.rows(slice(0, self.table.num_rows))
+        table = CompactTable.from_dense(final, form="dense")
         return dataclasses.replace(self, table=table, layer_weights=None, score="dot")
 
     def seen(self, users: npt.ArrayLike | slice) -> Lists:
@@ -313,7 +331,7 @@ class Ticket:
         """
         index = np.arange(self.num_users)[users] if isinstance(users, slice) else np.asarray(users)
         seen = self.seen(users) if exclude_seen else _empty(index.size)
-        return rank(self._final.rows(index), self._items, seen, k)
+        return rank(self._ranked.rows(index), self._items, seen, k)
 
     def recommend(
         self,
@@ -341,7 +359,7 @@ class Ticket:
         out = _merged(seen, self._excluded([users[row] for row in rows], exclude), self.num_items)
         answers: dict[int, Recommendation] = {}
         if rows:
-            ranked = rank(self._final.rows(known), self._items, out, k)
+            ranked = rank(self._ranked.rows(known), self._items, out, k)
             named = zip(rows, self.user_ids.at(known), *ranked, strict=True)
             answers = {
                 row: self._named(user, items, scores, "trained")
@@ -372,7 +390,8 @@ class Ticket:
     ) -> Recommendation:
         """The best items for someone who was not in training, by the items that they have.
 
-        They are embedded by :func:`~pyg_lth.tickets.folding.fold_in`. Items that are not known are
+        They are embedded by :func:`~pyg_lth.tickets.folding.fold_in`, and where items have a bias
+        made as long as users in training are, for whom it was meant. Items that are not known are
         ignored; where none is, the answer is by popularity.
 
         Args:
@@ -391,7 +410,12 @@ class Ticket:
         if not items.size:
             ranked, scores = self._popular(out, k)
             return self._named(None, ranked[0], scores[0], "popularity")
-        user = fold_in(self._items.rows(items), self.train.degrees[items], self.fold_in)
+        liked, degrees = self._final.rows(self.num_users + items), self.train.degrees[items]
+        if self.bias is None:
+            user = fold_in(liked, degrees, self.fold_in)
+        else:
+            user = fold_in(liked, degrees, self.fold_in, self._length_of_users)
+            user = np.append(user, np.float32(1))
         ranked, scores = rank(user[None], self._items, out, k)
         return self._named(None, ranked[0], scores[0], "history")
 
@@ -405,10 +429,11 @@ class Ticket:
         place = self.item_ids.index_of(item)
         if place is None:
             raise InputError(f"item {item} is not in the ticket: give one of its items")
-        wanted = self._items.rows(np.array([place]))
+        items = Items(self._final, self.num_users, self.num_items, self.dim)
+        wanted = items.rows(np.array([place]))
         cosine = np.empty(self.num_items, np.float32)
-        for block in self._items.blocks():
-            rows = self._items.rows(block).astype(np.float64)
+        for block in items.blocks():
+            rows = items.rows(block).astype(np.float64)
             norm = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted.astype(np.float64))
             cosine[block] = (rows @ wanted[0]) / np.where(norm > 0, norm, 1)
         cosine[place] = -np.inf
@@ -416,15 +441,32 @@ class Ticket:
         return list(zip(self.item_ids.at(best), cosine[best].tolist(), strict=True))
 
     @functools.cached_property
-    def _final(self) -> CompactTable | DenseRows:
+    def _final(self) -> Rows:
+        """The embeddings, without the bias."""
         if self.layer_weights is None:
             return self.table
         final = propagate(self.table.to_dense(), self.train, self.layer_weights)
         return DenseRows(unit_rows(final) if self.score == "cosine" else final)
 
     @functools.cached_property
+    def _ranked(self) -> Rows:
+        """The embeddings, with the bias where there is one."""
+        if self.bias is None:
+            return self._final
+        return BiasedRows(self._final, self.bias, self.num_users)
+
+    @functools.cached_property
     def _items(self) -> Items:
-        return Items(self._final, self.num_users, self.num_items, self.dim)
+        dim = self.dim + (self.bias is not None)
+        return Items(self._ranked, self.num_users, self.num_items, dim)
+
+    @functools.cached_property
+    def _length_of_users(self) -> float:
+        """The mean length of users' embeddings, without those of which pruning has left nothing."""
+        users = Items(self._final, 0, self.num_users, self.dim)
+        blocks = (users.rows(block).astype(np.float64) for block in users.blocks())
+        length = np.concatenate([np.linalg.norm(rows, axis=1) for rows in blocks])
+        return float(length[length > 0].mean()) if length.any() else 1.0
 
     @functools.cached_property
     def _popularity(self) -> Items:
@@ -454,6 +496,13 @@ class Ticket:
     ) -> Recommendation:
         there = items < self.num_items
         return Recommendation(user, self.item_ids.at(items[there]), scores[there].tolist(), basis)
+
+
+def _wrong_bias(bias: Array, num_items: int) -> str | None:
+    """What is wrong with a bias, if anything is."""
+    if bias.dtype != np.float16 or bias.shape != (num_items,):
+        return f"its bias is not one float16 for each of {num_items:,} items"
+    return None if np.isfinite(bias).all() else "its bias is not finite"
 
 
 def _check_length(k: int) -> None:

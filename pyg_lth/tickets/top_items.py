@@ -62,6 +62,29 @@ class DenseRows:
         return products
 
 
+class BiasedRows:
+    """Embeddings with one more column, by which inner products have a bias of each item added.
+
+    Args:
+        table: The embeddings of users then items.
+        bias: Of each item, shape ``[items]``; what is added is its float32.
+        num_users: Number of users, who have a 1 in that column.
+    """
+
+    def __init__(self, table: Rows, bias: Array, num_users: int):
+        self._table = table
+        self._column = np.concatenate([np.ones(num_users, np.float32), bias.astype(np.float32)])
+
+    def rows(self, index: Any) -> Floats:
+        """Some rows, shape ``[n, dim + 1]``: of integers or a slice."""
+        return np.column_stack([self._table.rows(index), self._column[index]])
+
+    def dot(self, vector: Floats, rows: slice) -> Floats:
+        """The inner products of some rows with a vector, to rounding, shape ``[n]``."""
+        products: Floats = self._table.dot(vector[:-1], rows) + vector[-1] * self._column[rows]
+        return products
+
+
 class Items:
     """The items that are ranked: some consecutive rows of a table.
 

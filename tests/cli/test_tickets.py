@@ -1,12 +1,14 @@
 """The way from a run to answers on the command line."""
 
 import csv
+import dataclasses
 import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 
@@ -92,6 +94,18 @@ def test_inspect_weighs_against_the_three_dense_tables(ticket, run):
     for text in ("float16", "held out", "What the paper counts", "Ticket.load('a.ticket')"):
         assert text in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_inspect_names_the_bias_where_there_is_one(ticket, run):
+    assert "bias" not in run("inspect", "a.ticket")[1]
+    bias = np.linspace(0, 1, ticket.num_items, dtype=np.float16)
+    dataclasses.replace(ticket, bias=bias).save("biased.ticket")
+    out = run("inspect", "biased.ticket")[1]
+    of_table = ticket.table.nbytes
+    assert f"bias          {bias.nbytes}: of items, added to scores" in out
+    assert f"to answer     {of_table + bias.nbytes:,}: table and bias\n" in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert json.loads(run("inspect", "biased.ticket", "--json")[1])["bytes"]["bias"] == bias.nbytes
 
 
 def test_recommend_answers_in_original_ids(ticket, run):

@@ -20,8 +20,11 @@ METRIC = "recall@5"
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, small_graph, quick_config):
     root = tmp_path_factory.mktemp("runs")
+    popular = {"loss": "sampled-softmax", "negatives_by": "edge", "popularity": 1.0}
     for model in ("mf", "lightgcn"):
-        find_tickets(small_graph, quick_config(model=model, rounds=2), run_dir=root / model)
+        for name, given in ((model, {}), (f"popular-{model}", popular)):
+            config = quick_config(model=model, rounds=2, **given)
+            find_tickets(small_graph, config, run_dir=root / name)
     return {path.name: RunFolder(path) for path in root.iterdir()}
 
 
@@ -36,7 +39,7 @@ def of(found, way, values="float32", round=0):
     return points
 
 
-@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn", "popular-mf", "popular-lightgcn"])
 def test_in_float32_a_ticket_and_dense_are_what_the_run_reported(folders, measured, model):
     report = folders[model].read_report()
     (dense,) = of(measured[model], "dense")
@@ -48,7 +51,7 @@ def test_in_float32_a_ticket_and_dense_are_what_the_run_reported(folders, measur
         assert ticket.difference.relative == pytest.approx(result.difference.relative)
 
 
-@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+@pytest.mark.parametrize("model", ["mf", "lightgcn", "popular-mf", "popular-lightgcn"])
 @pytest.mark.parametrize("values", ["float32", "int4"])
 def test_bytes_and_metrics_are_those_of_the_ticket_s_file(
     folders, measured, small_graph, tmp_path, model, values
@@ -58,6 +61,36 @@ def test_bytes_and_metrics_are_those_of_the_ticket_s_file(
     assert point.bytes == ticket.nbytes()["to_answer"]
     evaluate = Evaluator(InteractionSplit.from_data(small_graph), "test", 5)
     assert point.test == pytest.approx(evaluate(torch.from_numpy(ticket.embedding())))
+
+
+@pytest.mark.parametrize("model", ["mf", "lightgcn"])
+def test_the_bias_is_kept_beside_every_way_and_counted(folders, measured, small_graph, model):
+    with_bias, without = measured[f"popular-{model}"].points, measured[model].points
+    of_bias = 2 * small_graph["item"].num_nodes
+    for one, other in zip(with_bias, without, strict=True):
+        assert (one.way, one.values) == (other.way, other.values)
+        # Masks differ from run to run, and with them what places and scales take.
+        if one.way not in ("ticket", "pruned propagated table"):
+            assert one.bytes == other.bytes + of_bias
+    for store, way in (("final", "propagated table"), ("pruned", "pruned propagated table")):
+        given = {"store": store, "density": 0.5} if store == "pruned" else {"store": store}
+        ticket = build_ticket(folders[f"popular-{model}"].path, small_graph, round=0, **given)
+        if model == "lightgcn":
+            point = of(measured["popular-lightgcn"], way)[0]
+            assert point.bytes == ticket.nbytes()["to_answer"]
+            assert point.test == pytest.approx(ticket.notes["metrics"]["test"])
+
+
+def test_first_columns_do_not_cut_off_the_bias(folders, measured, small_graph):
+    folder = folders["popular-mf"]
+    weight = folder.read_round(0)[1]
+    bias = torch.from_numpy(build_ticket(folder.path, small_graph, round=0).bias).float()
+    column = torch.cat([torch.ones(len(weight) - len(bias)), bias])[:, None]
+    evaluate = Evaluator(InteractionSplit.from_data(small_graph), "test", 5)
+    for point, width in zip(of(measured["popular-mf"], "first columns"), (2, 1), strict=True):
+        assert point.bytes == len(weight) * width * 4 + 2 * len(bias)
+        rows = torch.nn.functional.normalize(weight[:, :width])
+        assert point.test == pytest.approx(evaluate(torch.cat([rows, column], dim=1)))
 
 
 def test_the_propagated_table_needs_no_graph(measured, small_graph):

@@ -3,12 +3,16 @@ import pytest
 import torch
 
 import pyg_lth
+from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
+from pyg_lth.nn.backbones import TABLE, build_backbone
 from pyg_lth.results.run_folder import RunFolder
 from pyg_lth.tickets import Ticket
-from pyg_lth.tickets.building import build_ticket
+from pyg_lth.tickets.building import build_ticket, stored_bias
+from pyg_lth.tickets.places import FORMS
+from pyg_lth.training.problem import Problem
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,70 @@ def test_a_ticket_of_a_run_that_ranks_by_cosine_does_so_too(
     np.testing.assert_array_equal(ticket.rank(np.unique(split.test[0]), 5)[0], ranked)
     lengths = np.linalg.norm(ticket.embedding(), axis=1)
     np.testing.assert_allclose(lengths[lengths > 0], 1, rtol=1e-5)
+
+
+STORES = [
+    ("mf", {}),
+    *(("mf", {"form": form}) for form in FORMS if form != "first-columns"),
+    ("mf", {"values": "int8"}),
+    ("mf", {"store": "pruned", "density": 0.2}),
+    ("lightgcn", {}),
+    ("lightgcn", {"store": "final"}),
+    ("lightgcn", {"store": "final", "values": "int4"}),
+    ("lightgcn", {"store": "pruned", "bytes": 500}),
+]
+
+
+@pytest.fixture(scope="module")
+def popular_runs(small_graph, quick_config, tmp_path_factory):
+    """Runs that rank by cosine and popularity, and what their evaluator ranks in round 1."""
+    root, finals = tmp_path_factory.mktemp("popular"), {}
+    for model in ("mf", "lightgcn"):
+        config = quick_config(
+            model=model, loss="sampled-softmax", negatives_by="edge", popularity=1.0, rounds=1
+        )
+        pyg_lth.find_tickets(small_graph, config, run_dir=root / model)
+        split, folder = InteractionSplit.from_data(small_graph), RunFolder(root / model)
+        weights = {**folder.read_weights(1), TABLE: folder.read_round(1)[1]}
+        problem = Problem.prepare(split, config, torch.device("cpu"))
+        finals[model] = problem.embed(build_backbone(config, weights, problem.device))
+    return root, finals
+
+
+@pytest.mark.parametrize(("model", "given"), STORES, ids=str)
+def test_a_ticket_of_a_run_that_ranks_by_popularity_too_holds_it_in_float16(
+    popular_runs, small_graph, tmp_path, model, given
+):
+    root, finals = popular_runs
+    build_ticket(root / model, small_graph, round=1, **given).save(tmp_path / "a.ticket")
+    ticket = Ticket.load(tmp_path / "a.ticket")
+    split = InteractionSplit.from_data(small_graph)
+    final = finals[model].clone()
+    exact = final[split.num_users :, -1].clone()
+    assert exact.unique().numel() > 2
+    final[:, -1] = final[:, -1].half().float()
+    assert ticket.bias.tolist() == exact.half().tolist()
+    assert ticket.nbytes()["bias"] == 2 * split.num_items
+    embedding = torch.from_numpy(ticket.embedding())
+    assert torch.equal(embedding[:, -1], final[:, -1])
+    changed = given.keys() & {"values", "density", "bytes"}
+    if changed:
+        # What is evaluated is what the file holds.
+        assert torch.equal(embedding[:, :-1], torch.from_numpy(ticket.table.to_dense()))
+        final = embedding
+    users = torch.unique(split.test[0]).numpy()
+    evaluator = Evaluator(split, "test", 5)
+    np.testing.assert_array_equal(ticket.rank(users, 5)[0], evaluator.rank(final))
+    assert ticket.notes["metrics"]["test"] == pytest.approx(evaluator(final))
+    if not changed:
+        assert ticket.notes["metrics"]["test_of_run"] == pytest.approx(evaluator(final))
+
+
+def test_a_bias_beyond_float16_is_refused(popular_runs, small_graph):
+    split = InteractionSplit.from_data(small_graph)
+    config = TrainConfig(loss="sampled-softmax", popularity=10.0, temperature=1e5)
+    with pytest.raises(InputError, match="is beyond float16: take a smaller popularity"):
+        stored_bias(split, config)
 
 
 def test_the_three_storages_of_lightgcn(runs, small_graph):

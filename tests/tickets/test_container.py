@@ -20,7 +20,7 @@ MEGABYTE = 1 << 20
 @pytest.fixture(scope="module")
 def content(make_ticket, tmp_path_factory):
     path = tmp_path_factory.mktemp("tickets") / "a.ticket"
-    make_ticket("int4", "columns", ids=True, valid=True, layers=2).save(path)
+    make_ticket("int4", "columns", ids=True, valid=True, layers=2, bias=True).save(path)
     return path.read_bytes()
 
 
@@ -76,6 +76,7 @@ def with_array(content, name, array):
             begin, end = entry["data_offsets"]
             tensors[key] = (entry, data[begin:end])
     kinds = {"uint8": "U8", "uint16": "U16", "float32": "F32", "int8": "I8", "int64": "I64"}
+    kinds |= {"float16": "F16"}
     fresh = {"dtype": kinds[array.dtype.name], "shape": [array.size]}
     tensors[name] = (fresh, array.tobytes())
     header, data = {"__metadata__": header["__metadata__"]}, b""
@@ -107,7 +108,8 @@ def test_safetensors_reads_the_file_too(content, tmp_path):
     (tmp_path / "a.ticket").write_bytes(content)
     with safetensors.safe_open(tmp_path / "a.ticket", "np") as file:
         assert file.metadata()["format"] == "pyg-lth-ticket"
-        assert file.metadata()["version"] == "2"
+        assert file.metadata()["version"] == "3"
+        assert file.get_tensor("bias.item").dtype == np.float16
         assert file.get_tensor("table.counts").shape == (16,)
 
 
@@ -128,14 +130,23 @@ def test_other_files_are_refused(refused, tmp_path):
 
 def test_other_versions_and_kinds_are_refused(content, refused, tmp_path):
     header, data = header_of(content)
-    header["__metadata__"]["version"] = "3"
-    refused(sealed(header, data), "of version '3' .* upgrade pyg-lth")
+    header["__metadata__"]["version"] = "4"
+    refused(sealed(header, data), "of version '4' .* versions up to '3': upgrade pyg-lth")
     CompactTable.from_dense(np.ones((2, 2))).save(tmp_path / "table")
     refused((tmp_path / "table").read_bytes(), "holds a table, not a ticket")
 
 
-def test_version_1_had_no_score_and_ranks_by_inner_product(content, tmp_path):
-    header, data = header_of(content)
+def test_only_a_ticket_with_a_bias_needs_a_reader_of_version_3(make_ticket, tmp_path):
+    make_ticket().save(tmp_path / "without")
+    assert header_of((tmp_path / "without").read_bytes())[0]["__metadata__"]["version"] == "2"
+    assert Ticket.load(tmp_path / "without").bias is None
+    make_ticket(bias=True).save(tmp_path / "with")
+    assert header_of((tmp_path / "with").read_bytes())[0]["__metadata__"]["version"] == "3"
+
+
+def test_version_1_had_no_score_and_ranks_by_inner_product(make_ticket, tmp_path):
+    make_ticket(layers=2).save(tmp_path / "new")
+    header, data = header_of((tmp_path / "new").read_bytes())
     about = json.loads(header["__metadata__"]["about"])
     del about["score"]
     header["__metadata__"] |= {"version": "1", "about": json.dumps(about)}
@@ -153,7 +164,7 @@ HUGE = 2**40
         ({"users": -1}, "does not say what ticket"),
         ({"items": 2**31}, "does not say what ticket"),
         ({"users": 7.0}, "does not say what ticket"),
-        ({"users": 6, "items": 10}, "ids|interactions"),
+        ({"users": 6, "items": 10}, "ids|interactions|for each of 10"),
         ({"table": {"rows": HUGE}}, "places are not those"),
         ({"table": {"rows": 2**64 + 16}}, "places are not those"),
         ({"table": {"dim": HUGE, "width": HUGE}}, "cannot be"),
@@ -193,6 +204,10 @@ def bytes_of(*numbers):
         ("table.scales", np.zeros(1, np.uint16), "a scale for each row"),
         ("table.values", np.zeros(1, np.uint8), "values of int4"),
         ("table.more", np.zeros(1, np.uint8), "has not just"),
+        ("bias.item", np.zeros(8, np.float16), "not one float16 for each of 9 items"),
+        ("bias.item", np.zeros(9, np.float32), "not one float16 for each of 9 items"),
+        ("bias.item", np.full(9, np.inf, np.float16), "bias is not finite"),
+        ("bias.user", np.zeros(7, np.float16), "an array 'bias.user' too many"),
         ("more", np.zeros(1, np.uint8), "too many"),
         ("train.lengths", np.full(7, 255, np.uint8), "do not add up"),
         ("train.lengths", np.full(7, 2**62, np.int64), "do not add up"),

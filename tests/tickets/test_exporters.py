@@ -18,6 +18,8 @@ KINDS = [
     {"layers": 2, "valid": True},
     {"values": "int8", "form": "columns"},
     {"values": "int4", "form": "bitmap", "ids": True},
+    {"bias": True},
+    {"layers": 2, "score": "cosine", "bias": True, "ids": True},
 ]
 
 
@@ -67,7 +69,15 @@ def test_scipy_reads_the_table_and_numpy_the_rest(ticket, tmp_path):
             for weight in weights[1:]:
                 layer = graph @ (layer / np.sqrt(degree)[:, None]) / np.sqrt(degree)[:, None]
                 final += weight * layer
-            np.testing.assert_allclose(final, ticket.embedding(), rtol=1e-5, atol=1e-6)
+            if more["score"] == "cosine":
+                final = final / np.maximum(np.linalg.norm(final, axis=1, keepdims=True), 1e-30)
+        else:
+            final = csr.toarray()
+        scores = final[:7] @ final[7:].T
+        if more["item_bias"].size:
+            scores += more["item_bias"].astype(float)
+        embedding = ticket.embedding()
+        np.testing.assert_allclose(scores, embedding[:7] @ embedding[7:].T, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 4, 30])

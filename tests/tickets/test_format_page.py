@@ -17,7 +17,8 @@ def read(content):
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     known = header.pop("__metadata__")
-    assert (known["format"], known["version"], known["kind"]) == ("pyg-lth-ticket", "2", "ticket")
+    assert (known["format"], known["kind"]) == ("pyg-lth-ticket", "ticket")
+    assert known["version"] == ("3" if "bias.item" in header else "2")
     sealed = content[:end].replace(known["sha256"].encode(), b"0" * 64) + content[end:]
     assert hashlib.sha256(sealed).hexdigest() == known["sha256"]
     parts = {name: slice(*(np.array(of["data_offsets"]) + end)) for name, of in header.items()}
@@ -85,8 +86,9 @@ def test_a_reader_by_the_page_reads_what_we_wrote(make_ticket, tmp_path, form, v
 
 
 @pytest.mark.parametrize("score", ["dot", "cosine"])
-def test_what_is_multiplied_is_what_the_page_says(make_ticket, tmp_path, score):
-    ticket = make_ticket(layers=2, score=score)
+@pytest.mark.parametrize("bias", [False, True])
+def test_what_is_multiplied_is_what_the_page_says(make_ticket, tmp_path, score, bias):
+    ticket = make_ticket(layers=2, score=score, bias=bias)
     ticket.save(tmp_path / "a.ticket")
     about, arrays = read((tmp_path / "a.ticket").read_bytes())
     graph = np.zeros((16, 16))
@@ -102,4 +104,7 @@ def test_what_is_multiplied_is_what_the_page_says(make_ticket, tmp_path, score):
     if about["score"] == "cosine":
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         embedding /= np.where(length > 0, length, 1)
-    np.testing.assert_allclose(ticket.embedding(), embedding, atol=1e-6)
+    np.testing.assert_allclose(ticket.embedding()[:, :4], embedding, atol=1e-6)
+    scores = embedding[:7] @ embedding[7:].T + arrays.get("bias.item", np.zeros(9)).astype(float)
+    ranked, found = ticket.rank(slice(None), 9, exclude_seen=False)
+    np.testing.assert_allclose(np.take_along_axis(scores, ranked, axis=1), found, atol=1e-6)

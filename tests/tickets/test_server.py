@@ -17,7 +17,7 @@ from pyg_lth.tickets import Ticket
 @pytest.fixture
 def ticket(make_ticket, tmp_path):
     path = tmp_path / "a.ticket"
-    make_ticket(layers=2).save(path)
+    make_ticket(layers=2, score="cosine", bias=True).save(path)
     return path
 
 

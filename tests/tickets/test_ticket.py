@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -32,7 +33,16 @@ def test_reading_and_answering_need_numpy_alone(make_ticket, tmp_path):
     assert done.stdout.splitlines() == [f"{answer[0]} {answer[1]}", "[]"]
 
 
-@pytest.mark.parametrize("given", [{}, {"ids": True, "valid": True}, {"layers": 2}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"ids": True, "valid": True},
+        {"layers": 2},
+        {"bias": True},
+        {"layers": 2, "score": "cosine", "bias": True},
+    ],
+)
 @pytest.mark.parametrize("values", ["float32", "int4"])
 def test_a_saved_ticket_is_the_ticket(make_ticket, tmp_path, given, values):
     ticket = make_ticket(values, notes={"metrics": {"recall@20": 0.5}}, **given)
@@ -42,8 +52,9 @@ def test_a_saved_ticket_is_the_ticket(make_ticket, tmp_path, given, values):
     assert found.recommend(["x", *ticket.user_ids.at(range(7))]) == ticket.recommend(
         ["x", *ticket.user_ids.at(range(7))]
     )
-    for name in ("backbone", "layer_weights", "fold_in", "notes"):
+    for name in ("backbone", "layer_weights", "score", "fold_in", "notes"):
         assert getattr(found, name) == getattr(ticket, name)
+    np.testing.assert_array_equal(found.bias, ticket.bias)
     assert found.nbytes() == ticket.nbytes()
     ticket.save(tmp_path / "b.ticket")
     assert (tmp_path / "a.ticket").read_bytes() == (tmp_path / "b.ticket").read_bytes()
@@ -60,8 +71,9 @@ def by_hand(ticket, user, k, out=()):
     return sorted(left, key=lambda item: (-scores[item], item))[:k]
 
 
-def test_known_users_get_the_best_unseen_items(make_ticket):
-    ticket = make_ticket(ids=True, valid=True)
+@pytest.mark.parametrize("bias", [False, True])
+def test_known_users_get_the_best_unseen_items(make_ticket, bias):
+    ticket = make_ticket(ids=True, valid=True, bias=bias)
     users = [f"user {index}" for index in (3, 0, 3)]
     answers = ticket.recommend(users, k=4)
     assert [answer.basis for answer in answers] == ["trained"] * 3
@@ -130,9 +142,32 @@ def test_a_history_of_unknown_items_gets_what_is_popular(make_ticket):
     assert ticket.recommend_for([], k=3) == answer
 
 
-def test_similar_items_are_those_of_the_largest_cosine(make_ticket):
-    ticket = make_ticket(ids=True)
-    items = ticket.embedding()[7:]
+@pytest.mark.parametrize("given", [{}, {"layers": 2, "score": "cosine", "fold_in": "propagation"}])
+def test_of_a_ticket_with_a_bias_history_is_as_long_as_users_are(make_ticket, given):
+    ticket = make_ticket(bias=True, **given)
+    embedding = ticket.embedding().astype(float)
+    np.testing.assert_array_equal(embedding[:, 4], [*[1] * 7, *ticket.bias.astype(float)])
+    users, items = embedding[:7, :4], embedding[7:, :4]
+    if given:
+        degrees = np.maximum(ticket.train.degrees, 1)
+        user = items[1] / degrees[1] ** 0.5 + items[5] / degrees[5] ** 0.5
+    else:
+        liked = items[[1, 5]]
+        penalty = (liked**2).sum(axis=1).mean()
+        user = liked.T @ np.linalg.inv(liked @ liked.T + penalty * np.eye(2)) @ np.ones(2)
+    lengths = np.linalg.norm(users, axis=1)
+    user *= lengths[lengths > 0].mean() / np.linalg.norm(user)
+    assert not given or np.linalg.norm(user) == pytest.approx(1)
+    scores = items @ user + embedding[7:, 4]
+    answer = ticket.recommend_for([5, 1], k=7)
+    assert answer.items == sorted({*range(9)} - {1, 5}, key=lambda item: -scores[item])
+    np.testing.assert_allclose(answer.scores, scores[answer.items], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_similar_items_are_those_of_the_largest_cosine(make_ticket, bias):
+    ticket = make_ticket(ids=True, bias=bias)
+    items = ticket.embedding()[7:, :4]
     norm = np.linalg.norm(items, axis=1)
     cosine = items @ items[2] / np.where(norm * norm[2] > 0, norm * norm[2], 1)
     found = ticket.similar(98, k=20)
@@ -162,6 +197,14 @@ def test_bytes_are_counted_with_and_without_what_was_seen(make_ticket):
     assert plain["to_answer"] == plain["table"]
     assert plain["to_answer_unseen"] == plain["table"] + plain["graph"] + plain["held_out"]
     assert propagated["to_answer"] == propagated["table"] + propagated["graph"]
+    assert plain["bias"] == 0
+    biased = make_ticket(valid=True, bias=True).nbytes()
+    assert biased["bias"] == 2 * 9
+    assert {name: biased[name] - plain[name] for name in plain if biased[name] != plain[name]} == {
+        "bias": 18,
+        "to_answer": 18,
+        "to_answer_unseen": 18,
+    }
 
 
 def test_parts_that_do_not_fit_are_refused(make_ticket):
@@ -176,11 +219,18 @@ def test_parts_that_do_not_fit_are_refused(make_ticket):
         )
     with pytest.raises(InputError, match="6 ids of users"):
         Ticket("mf", ticket.table, ticket.train, IdTable.of(range(6)), IdTable.of(range(9)))
+    for bias, message in (
+        (np.zeros(9), "its bias is not one float16 for each of 9 items"),
+        (np.full(9, np.nan, np.float16), "its bias is not finite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            dataclasses.replace(ticket, bias=bias)
 
 
 @pytest.mark.parametrize("way", ["native", "numpy"])
 @pytest.mark.parametrize("layers", [0, 3])
-def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, monkeypatch):
+@pytest.mark.parametrize("biased", [False, True])
+def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, biased, monkeypatch):
     from pyg_lth.evaluation.evaluator import Evaluator
     from pyg_lth.interactions import InteractionSplit
     from pyg_lth.nn.backbones import LightGCN
@@ -190,6 +240,8 @@ def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, mo
     split = InteractionSplit.from_data(taste_graph)
     weight = torch.randn(350, 16)
     weight[torch.rand(350, 16) < 0.8] = 0
+    weight[:3] = 0  # Of whom pruning has left nothing.
+    bias = torch.rand(150).half() if biased else None
     ticket = Ticket(
         "lightgcn" if layers else "mf",
         CompactTable.from_dense(weight.numpy()),
@@ -198,19 +250,26 @@ def test_lists_equal_the_evaluators_index_for_index(taste_graph, way, layers, mo
         IdTable.of(range(150)),
         ItemLists.from_pairs(split.valid.numpy(), 200, 150),
         (1 / (layers + 1),) * (layers + 1) if layers else None,
+        bias=bias.numpy() if biased else None,
     )
     model = LightGCN(350, 16, layers)
     model.embedding.weight.data = weight
     propagation = pyg_lth.Propagation(split.joint_edge_index(), 350) if layers else None
     final = model.get_embedding(propagation).detach() if layers else weight
+    if biased:
+        final = torch.cat([final, torch.cat([torch.ones(200), bias.float()])[:, None]], dim=1)
     np.testing.assert_allclose(ticket.embedding(), final, rtol=1e-5, atol=1e-6)
     evaluator = Evaluator(split, "test", 20)
-    wanted = evaluator.rank(final)
-    assert (ticket.rank(evaluator.users.numpy(), 20)[0] == wanted.numpy()).all()
+    wanted = evaluator.rank(final).numpy()
+    users = evaluator.users.numpy()
+    assert (ticket.rank(users, 20)[0] == wanted).all()
+    # Few at a time are multiplied with the items as they are stored.
+    assert (ticket.rank(users[:3], 20)[0] == wanted[:3]).all()
 
 
-def test_a_propagated_ticket_gives_the_same_answers_without_its_graph(make_ticket):
-    ticket = make_ticket(layers=2, valid=True)
+@pytest.mark.parametrize("given", [{}, {"score": "cosine", "bias": True}])
+def test_a_propagated_ticket_gives_the_same_answers_without_its_graph(make_ticket, given):
+    ticket = make_ticket(layers=2, valid=True, **given)
     propagated = ticket.propagated()
     assert propagated.layer_weights is None
     assert propagated.recommend([3, 5, "nobody"], 4) == ticket.recommend([3, 5, "nobody"], 4)

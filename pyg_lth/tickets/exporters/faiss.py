@@ -16,7 +16,7 @@ def export(ticket: Ticket, path: Path) -> None:
     items where these are integers, and their indices where they are text.
     """
     items = np.ascontiguousarray(ticket.embedding()[ticket.num_users :])
-    index = faiss.IndexIDMap2(faiss.IndexFlatIP(ticket.dim))
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(items.shape[1]))
     index.add_with_ids(items, ticket.item_keys())
     with replacing(path) as temporary:
         temporary.write_bytes(faiss.serialize_index(index).data)

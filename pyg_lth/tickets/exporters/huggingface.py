@@ -45,6 +45,8 @@ def export(ticket: Ticket, path: Path) -> None:
         "values": ticket.table.kind,
         "density": ticket.table.density,
         "layer_weights": ticket.layer_weights,
+        "score": ticket.score,
+        "item_bias": ticket.bias is not None,
         "fold_in": ticket.fold_in,
         "weights": WEIGHTS,
     }

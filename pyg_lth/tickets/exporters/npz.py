@@ -15,8 +15,9 @@ def export(ticket: Ticket, path: Path) -> None:
 
     :func:`numpy.load` finds in the same file ``user_ids`` and ``item_ids``, ``seen_indptr`` and
     ``seen_indices`` (the items of each user in training and validation), and what a ticket that is
-    propagated takes beside its table: ``train_indptr``, ``train_indices`` and ``layer_weights``,
-    which is empty for one that answers as it is.
+    propagated takes beside its table: ``train_indptr``, ``train_indices``, ``layer_weights``, which
+    is empty for one that answers as it is, and ``score``, which is ``cosine`` where rows are then
+    made of length one. ``item_bias`` is added to scores; it is empty where nothing is.
     """
     indptr, indices, values = ticket.table.to_csr()
     shape = (ticket.table.num_rows, ticket.dim)
@@ -27,6 +28,8 @@ def export(ticket: Ticket, path: Path) -> None:
         "item_ids": np.array(ticket.item_ids.at(np.arange(ticket.num_items))),
         **dict(zip(("seen_indptr", "seen_indices"), ticket.seen(every), strict=True)),
         "layer_weights": np.array(ticket.layer_weights or (), np.float32),
+        "score": np.array(ticket.score),
+        "item_bias": np.zeros(0, np.float16) if ticket.bias is None else ticket.bias,
     }
     if ticket.layer_weights is not None:
         more |= dict(

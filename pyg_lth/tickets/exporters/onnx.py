@@ -58,16 +58,20 @@ def build_model(ticket: Ticket) -> ModelProto:
         **{name: np.array(value) for name, value in (("zero", 0), ("one", 1))},
         **{name: np.array([value]) for name, value in (("axis_0", 0), ("axis_1", 1))},
     }
+    if ticket.bias is not None:
+        constants["bias"] = ticket.bias.astype(np.float32)
     size = sum(array.nbytes for array in constants.values())
     if size > BYTES_AT_MOST:
         raise InputError(
             f"the model takes {size:,} bytes and a file of ONNX ends at 2 GB: take another format"
         )
+    products = "scores" if ticket.bias is None else "products"
     nodes += [
         _node("Slice", "table users rows axis_0", "item_rows"),
         _node("Transpose", "item_rows", "item_columns", perm=[1, 0]),
         _node("Gather", "table user", "user_rows"),
-        _node("MatMul", "user_rows item_columns", "scores"),
+        _node("MatMul", "user_rows item_columns", products),
+        *([] if ticket.bias is None else [_node("Add", "products bias", "scores")]),
         # The seen items of each user, filled up to the longest list with an item behind the last.
         _node("Add", "user one", "next"),
         _node("Gather", "rowptr user", "begin"),
@@ -118,7 +122,7 @@ def _table(ticket: Ticket) -> tuple[dict[str, Array], list[Any]]:
     """What becomes the table of users then items: its entries, or all of it if that is smaller."""
     size = ticket.table.num_rows * ticket.dim
     if ticket.layer_weights is not None or 2 * ticket.table.stored >= size or size >= 1 << 31:
-        return {"table": ticket.embedding()}, []
+        return {"table": ticket.embedding()[:, : ticket.dim]}, []
     indptr, columns, values = ticket.table.to_csr()
     row = np.repeat(np.arange(ticket.table.num_rows), np.diff(indptr))
     constants = {

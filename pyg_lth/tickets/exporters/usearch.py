@@ -25,7 +25,8 @@ def export(ticket: Ticket, path: Path) -> None:
         raise InputError(
             f"an item's id is {keys.min()}, and usearch has no negative ones: take the format faiss"
         )
-    index = Index(ndim=ticket.dim, metric="ip", dtype="f32")
-    index.add(keys.astype(np.uint64), ticket.embedding()[ticket.num_users :])
+    items = ticket.embedding()[ticket.num_users :]
+    index = Index(ndim=items.shape[1], metric="ip", dtype="f32")
+    index.add(keys.astype(np.uint64), items)
     with replacing(path) as temporary:
         temporary.write_bytes(index.save() or b"")
