@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pyg_lth.strategies import BACKBONES, LOSSES, LossName, MethodName, ModelName
 
-PropagationName = Literal["auto", "native", "csr", "edge-index", "scatter"]
+PropagationName = Literal["auto", "native", "triton", "csr", "edge-index", "scatter"]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
 ScoreName = Literal["dot", "cosine"]
@@ -54,7 +54,8 @@ class TrainConfig(BaseModel):
         0, ge=0, le=100, description="Layer that the mean over layers begins with; 0 is the table."
     )
     propagation: PropagationName = Field(
-        "auto", description="Backend of the sparse product; auto is native, otherwise csr."
+        "auto",
+        description="Backend of the sparse product; auto is native, on CUDA triton, otherwise csr.",
     )
     lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
     lr_decay: float = Field(

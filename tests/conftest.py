@@ -2,13 +2,19 @@
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
+
+# Without a CUDA device Triton interprets its kernels; it has to know before others import it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest
 from torch import Tensor
 from torch_geometric.data import HeteroData
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from pyg_lth import kernels
 from pyg_lth.training import cuda_graphs
 
 CUDA = torch.device("cuda:0")
@@ -336,6 +337,8 @@ def pretended(monkeypatch):
     monkeypatch.setattr(Optimizer, "_group_tensors_by_device_and_dtype", grouped)
     # A module that is moved takes a new parameter: the old one cannot become one of another class.
     future = torch.__future__
+    # Its kernels would not run here.
+    monkeypatch.setattr(kernels, "triton_usable", lambda device: False)
     monkeypatch.setattr(cuda_graphs, "_recordable", True)
     cuda_graphs._stream_aside.cache_clear()
     monkeypatch.setattr(future, "_overwrite_module_params_on_conversion", True)

@@ -7,6 +7,7 @@ torch (they share its OpenMP, which is why torch comes first).
 import ctypes
 import functools
 import importlib.util
+import os
 
 import torch
 from torch import Tensor
@@ -53,6 +54,25 @@ MISSING = (
 def usable(device: torch.device) -> bool:
     """Whether the kernels can work on ``device``."""
     return device.type == "cpu" and library() is not None
+
+
+@functools.cache
+def triton_usable(device: torch.device) -> bool:
+    """Whether the kernels in Triton can work on ``device``, which is tried once.
+
+    They are for CUDA; with ``TRITON_INTERPRET=1`` Triton's interpreter runs them on a CPU, slowly.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if device.type != "cuda" and not (interpreted and device.type == "cpu"):
+        return False
+    try:
+        from pyg_lth.kernels import on_cuda
+
+        one = torch.ones(1, 1, device=device)
+        begin = torch.arange(2, device=device)
+        return bool(on_cuda.add_up(one, begin[:1], begin) == 1)
+    except Exception:  # no Triton, no compiler for it, a device that it does not know
+        return False
 
 
 def call(name: str, *arguments: Tensor | float | None) -> None:

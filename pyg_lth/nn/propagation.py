@@ -43,9 +43,10 @@ class Propagation:
         edge_index: The undirected graph with both directions of every edge, shape ``[2, E]``,
             int64.
         num_nodes: Number of nodes :math:`N`; those without an edge get a zero row.
-        backend: ``native`` (this package's kernels, CPU only), ``csr`` (a torch CSR matrix),
-            ``edge-index`` (PyG's :class:`~torch_geometric.EdgeIndex`), ``scatter``
-            (torch-scatter), or ``auto``: ``native`` where it can be used, otherwise ``csr``.
+        backend: ``native`` (this package's kernels, CPU only), ``triton`` (those for CUDA), ``csr``
+            (a torch CSR matrix), ``edge-index`` (PyG's :class:`~torch_geometric.EdgeIndex`),
+            ``scatter`` (torch-scatter), or ``auto``: ``native`` or, on CUDA, ``triton`` where it
+            can be used, otherwise ``csr``.
 
     Raises:
         InputError: If the backend asked for is not installed or not for this device.
@@ -65,7 +66,7 @@ class Propagation:
 
     def __init__(self, edge_index: Tensor, num_nodes: int, backend: PropagationName = "auto"):
         if backend == "auto":
-            backend = "native" if kernels.usable(edge_index.device) else "csr"
+            backend = _quickest(edge_index.device)
         row, col = edge_index[:, (edge_index[0] * num_nodes + edge_index[1]).argsort()]
         degree = torch.bincount(row, minlength=num_nodes)
         scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
@@ -105,11 +106,8 @@ class Propagation:
         if alpha.numel() == 1:
             ego = F.embedding(nodes, x)
             return ego * alpha, ego
-        # On CUDA the host would have to wait to know which come twice.
-        place = None
-        if not x.is_cuda:
-            nodes, place = distinct_nodes(nodes, self.num_nodes)
-        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, place)  # type: ignore[no-untyped-call]
+        places = self._matrix.places(nodes, self.num_nodes)
+        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, *places)  # type: ignore[no-untyped-call]
         return out, ego
 
     def among(self, living: Tensor) -> "Propagation":
@@ -130,8 +128,15 @@ class Propagation:
         return f"{type(self).__name__}(num_nodes={self.num_nodes}, backend={self.backend!r})"
 
 
+def _quickest(device: torch.device) -> PropagationName:
+    """The backend that is called ``auto`` on a device."""
+    if kernels.usable(device):
+        return "native"
+    return "triton" if device.type == "cuda" and kernels.triton_usable(device) else "csr"
+
+
 class Matrix:
-    """A symmetric sparse matrix.
+    """A symmetric sparse matrix, and polynomials in it.
 
     Args:
         product: Multiplies it with a matrix of shape ``[N, dim]``.
@@ -161,6 +166,49 @@ class Matrix:
         x = rows.new_zeros(num_nodes, rows.size(1))
         return self.product(x.index_add_(0, nodes, rows))
 
+    def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
+        """Evaluate the polynomial with one buffer a layer instead of keeping every power."""
+        out = x * alpha[-1]
+        for weight in alpha[:-1].flip(0):
+            out = self.product(out).addcmul_(x, weight)
+        return out
+
+    def places(self, nodes: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+        """List the distinct nodes of a batch, and say where in that list each of its nodes is.
+
+        Returns:
+            What :meth:`polynomial_at` and :meth:`gradient` take as ``listed``, the places in it of
+            shape ``[n]``, and what else :meth:`add_up` needs; the nodes alone if each stays by
+            itself.
+        """
+        # On CUDA the host would have to wait to know which come twice.
+        return (nodes,) if nodes.is_cuda else distinct_nodes(nodes, num_nodes)
+
+    def add_up(self, rows: Tensor, count: int, place: Tensor) -> Tensor:
+        """Add up the rows that have the same place, of so many."""
+        return add_up(rows, place, count)
+
+    def polynomial_at(self, listed: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
+        """Rows ``listed`` of :meth:`polynomial`, of two terms or more."""
+        out = x.index_select(0, listed).mul_(alpha[0])
+        product: Callable[[Tensor], Tensor] = self.product_with_table
+        for weight in alpha[1:-1]:
+            x, product = product(x), self.product
+            out.addcmul_(x.index_select(0, listed), weight)
+        return out.addcmul_(self.product_at(listed, x), alpha[-1])
+
+    def gradient(
+        self, listed: Tensor, of_out: Tensor, of_ego: Tensor, alpha: Tensor, num_nodes: int
+    ) -> Tensor:
+        """The gradient by ``x``, from those by :meth:`polynomial_at` and by these rows of ``x``."""
+        grad = self.product_from(listed, of_out * alpha[-1], num_nodes)
+        for weight in alpha[2:-1].flip(0):
+            grad = self.product(grad.index_add_(0, listed, of_out * weight))
+        if alpha.numel() > 2:
+            grad.index_add_(0, listed, of_out * alpha[1])
+            grad = self.product_for_table(grad)
+        return grad.index_add_(0, listed, of_ego.addcmul(of_out, alpha[0]))
+
 
 class _Polynomial(torch.autograd.Function):
     """A polynomial in a symmetric matrix, which is its own transpose and so its own backward."""
@@ -169,7 +217,7 @@ class _Polynomial(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix) -> Tensor:
         ctx.matrix = matrix
         ctx.save_for_backward(alpha)
-        return _by_columns(lambda block: _horner(block, alpha, matrix), x)
+        return _by_columns(lambda block: matrix.polynomial(block, alpha), x)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
@@ -177,55 +225,38 @@ class _Polynomial(torch.autograd.Function):
         return _Polynomial.apply(grad_outputs[0], alpha, ctx.matrix), None, None  # type: ignore[no-untyped-call]
 
 
-def _horner(x: Tensor, alpha: Tensor, matrix: Matrix) -> Tensor:
-    """Evaluate the polynomial with one buffer a layer instead of keeping every power."""
-    out = x * alpha[-1]
-    for weight in alpha[:-1].flip(0):
-        out = matrix.product(out).addcmul_(x, weight)
-    return out
-
-
 class _PolynomialAt(torch.autograd.Function):
-    """Some rows of the polynomial and of its argument, each put in all its places in the batch."""
+    """Some rows of the polynomial and of its argument."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, alpha: Tensor, matrix: Matrix, nodes: Tensor, place: Tensor | None
+        ctx: Any,
+        x: Tensor,
+        alpha: Tensor,
+        matrix: Matrix,
+        nodes: Tensor,
+        listed: Tensor,
+        *places: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.matrix, ctx.num_nodes = matrix, x.size(0)
-        ctx.save_for_backward(alpha, nodes, place)
-
-        def combine(x: Tensor) -> Tensor:
-            out = x.index_select(0, nodes).mul_(alpha[0])
-            product: Callable[[Tensor], Tensor] = matrix.product_with_table
-            for weight in alpha[1:-1]:
-                x, product = product(x), matrix.product
-                out.addcmul_(x.index_select(0, nodes), weight)
-            return out.addcmul_(matrix.product_at(nodes, x), alpha[-1])
-
-        out, ego = _by_columns(combine, x), x.index_select(0, nodes)
-        if place is not None:
-            out, ego = out.index_select(0, place), ego.index_select(0, place)
-        return out, ego
+        ctx.save_for_backward(alpha, listed, *places)
+        ego = x.index_select(0, nodes)
+        out = _by_columns(lambda x: matrix.polynomial_at(listed, x, alpha), x)
+        return (out.index_select(0, places[0]) if places else out), ego
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
-        alpha, nodes, place = ctx.saved_tensors
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        alpha, listed, *places = ctx.saved_tensors
         matrix: Matrix = ctx.matrix
+        if places:
+            count = listed.numel()
+            grad_outputs = tuple(matrix.add_up(grad, count, *places) for grad in grad_outputs)
 
-        def combine(grad_out: Tensor, grad_ego: Tensor) -> Tensor:
-            grad = matrix.product_from(nodes, grad_out * alpha[-1], ctx.num_nodes)
-            for weight in alpha[2:-1].flip(0):
-                grad = matrix.product(grad.index_add_(0, nodes, grad_out * weight))
-            if alpha.numel() > 2:
-                grad.index_add_(0, nodes, grad_out * alpha[1])
-                grad = matrix.product_for_table(grad)
-            return grad.index_add_(0, nodes, grad_ego.addcmul(grad_out, alpha[0]))
+        def gradient(of_out: Tensor, of_ego: Tensor) -> Tensor:
+            return matrix.gradient(listed, of_out, of_ego, alpha, ctx.num_nodes)
 
-        if place is not None:
-            grad_outputs = tuple(add_up(grad, place, nodes.numel()) for grad in grad_outputs)
-        return _by_columns(combine, *grad_outputs), None, None, None, None
+        return (_by_columns(gradient, *grad_outputs), *(None for _ in range(4 + len(places))))
 
 
 def _by_columns(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -304,6 +335,77 @@ class _Native(Matrix):
         return out
 
 
+class _Triton(Matrix):
+    """The matrix for the kernels in Triton.
+
+    They add up rows as they are. So a table is multiplied with :math:`D^{-1/2}` before, and a sum
+    with it again, or for the next product with :math:`D^{-1}`: no weight of an edge is ever read.
+    """
+
+    def __init__(self, row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor):
+        if not kernels.triton_usable(col.device):
+            raise InputError(
+                f"propagation 'triton' is not to be had on {col.device.type}: it takes a CUDA "
+                "device and Triton, which comes with torch's builds for CUDA; take "
+                "`propagation=csr`"
+            )
+        from pyg_lth.kernels import on_cuda
+
+        self._kernels = on_cuda
+        self._layout = on_cuda.Layout.of(rowptr, col)
+        degree = rowptr.diff()
+        self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
+        self._square = self._scale.square()
+
+    def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
+        return self._horner(x, alpha, None)
+
+    def polynomial_at(self, listed: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
+        return self._horner(x, alpha, listed)
+
+    def _horner(self, x: Tensor, alpha: Tensor, listed: Tensor | None) -> Tensor:
+        if x.size(0) != self._scale.numel():
+            raise ValueError(f"x has {x.size(0)} rows for a graph of {self._scale.numel()} nodes")
+        if alpha.numel() == 1:
+            return x * alpha
+        out = x * (self._scale * alpha[-1]).unsqueeze(1)
+        for layer in range(alpha.numel() - 2, 0, -1):
+            added = (x, None, self._scale, alpha[layer:])
+            out = self._kernels.gather(self._layout, out, self._square, added)
+        own = (x, None, None, alpha)
+        return self._kernels.gather(self._layout, out, self._scale, own, listed)
+
+    def places(self, nodes: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
+        # Lists as long as the batch, so that the host need not know how many nodes are distinct.
+        nodes, order = nodes.sort(stable=True)
+        group = (nodes.diff(prepend=nodes[:1]) != 0).cumsum(0)
+        place = torch.empty_like(group).scatter_(0, order, group)
+        listed = torch.full_like(nodes, -1).scatter_(0, group, nodes)
+        every = torch.arange(nodes.numel() + 1, device=nodes.device)
+        return listed, place, order, torch.searchsorted(group, every)
+
+    def add_up(self, rows: Tensor, count: int, *places: Tensor) -> Tensor:
+        _, order, begin = places
+        return self._kernels.add_up(rows, order, begin)
+
+    def gradient(
+        self, listed: Tensor, of_out: Tensor, of_ego: Tensor, alpha: Tensor, num_nodes: int
+    ) -> Tensor:
+        # One place more, for those of the list that stand for no node.
+        slot = listed.new_full((num_nodes + 1,), -1, dtype=torch.int32)
+        number = torch.arange(listed.numel(), dtype=torch.int32, device=listed.device)
+        slot.scatter_(0, listed.where(listed >= 0, num_nodes), number)
+        factor = self._scale.index_select(0, listed.clamp(min=0)) * alpha[-1]
+        grad = of_out * factor.unsqueeze(1)
+        of_grad: Tensor | None = slot
+        for layer in range(alpha.numel() - 2, 0, -1):
+            added = (of_out, slot, self._scale, alpha[layer:])
+            grad = self._kernels.gather(self._layout, grad, self._square, added, slot=of_grad)
+            of_grad = None
+        own = (of_ego.addcmul(of_out, alpha[0]), slot, None, torch.ones_like(alpha))
+        return self._kernels.gather(self._layout, grad, self._scale, own, slot=of_grad)
+
+
 def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
     size = (rowptr.numel() - 1,) * 2
     # int32 halves the index traffic, where it can count the edges and the nodes.
@@ -348,6 +450,7 @@ def _without_warnings() -> Iterator[None]:
 
 BACKENDS: dict[PropagationName, Callable[[Tensor, Tensor, Tensor, Tensor], Matrix]] = {
     "native": _Native,
+    "triton": _Triton,
     "csr": _csr,
     "edge-index": _edge_index,
     "scatter": _scatter,

@@ -1,0 +1,157 @@
+"""The kernels in Triton, run by its interpreter where there is no CUDA device, on tiny graphs."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pyg_lth import InputError, Propagation, kernels
+from pyg_lth.nn import propagation as propagations
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+on_cuda = pytest.importorskip(
+    "pyg_lth.kernels.on_cuda", reason="Triton is not installed", exc_type=ImportError
+)
+
+ALPHA = torch.tensor([0.5, -1.0, 2.0, 0.25])
+
+# Nodes, and edges in one direction.
+GRAPHS = {
+    "one node": (1, []),
+    "no edges": (3, []),
+    "one edge": (2, [(0, 1)]),
+    "a long row among empty ones": (9, [(0, 2), (0, 3), (0, 5), (0, 6), (0, 7), (1, 2), (1, 7)]),
+}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Rows are split from three edges on, which are fetched two at a time."""
+    monkeypatch.setattr(on_cuda, "EDGES_OF_A_PROGRAM", 3)
+    monkeypatch.setattr(on_cuda, "EDGES_AT_ONCE", 2)
+    monkeypatch.setattr(propagations, "COLUMNS_AT_ONCE", 1024)
+
+
+def prepare(graph):
+    num_nodes, pairs = GRAPHS[graph]
+    edges = torch.tensor(pairs, dtype=torch.long).view(-1, 2).t()
+    edges = torch.cat([edges, edges.flip(0)], dim=1)
+    plain = torch.zeros(num_nodes, num_nodes, dtype=torch.float64)
+    for row, col in itertools.chain(pairs, (pair[::-1] for pair in pairs)):
+        plain[row, col] = (len(edges[0][edges[0] == row]) * len(edges[0][edges[0] == col])) ** -0.5
+    return Propagation(edges.to(DEVICE), num_nodes, "triton"), plain
+
+
+def polynomial(plain, x, alpha):
+    return sum(a * plain.matrix_power(n) @ x for n, a in enumerate(alpha.tolist()))
+
+
+def same(found, expected):
+    torch.testing.assert_close(found.cpu().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("dim", [1, 7, 32, 33, 128])
+def test_layers_combine_as_a_polynomial_forward_and_backward(graph, dim):
+    propagation, plain = prepare(graph)
+    x = torch.randn(len(plain), dim)
+    placed = x.clone().to(DEVICE).requires_grad_()
+    out = propagation.combine_layers(placed, ALPHA.to(DEVICE))
+    same(out, polynomial(plain, x.double(), ALPHA))
+    direction = torch.randn_like(x)
+    out.backward(direction.to(DEVICE))
+    same(placed.grad, polynomial(plain, direction.double(), ALPHA))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("dim", [2, 7])
+def test_some_rows_and_their_gradient_are_those_of_the_whole(graph, num_layers, dim):
+    propagation, plain = prepare(graph)
+    alpha, x = ALPHA[: num_layers + 1], torch.randn(len(plain), dim)
+    nodes = torch.randint(len(plain), (6,))  # some come twice
+    placed = x.clone().to(DEVICE).requires_grad_()
+    found = propagation.combine_layers_at(nodes.to(DEVICE), placed, alpha.to(DEVICE))
+    whole = x.double().requires_grad_()
+    expected = polynomial(plain, whole, alpha)[nodes], whole[nodes]
+    for one, other in zip(found, expected, strict=True):
+        same(one, other)
+    directions = torch.randn(2, 6, dim)
+    for values, along in ((found, directions.to(DEVICE)), (expected, directions.double())):
+        sum((v * d).sum() for v, d in zip(values, along, strict=True)).backward()
+    same(placed.grad, whole.grad)
+
+
+def test_no_rows_are_none():
+    propagation, _ = prepare("one edge")
+    x, none = torch.randn(2, 3, device=DEVICE), torch.empty(0, dtype=torch.long, device=DEVICE)
+    x.requires_grad_()
+    out, ego = propagation.combine_layers_at(none, x, ALPHA.to(DEVICE))
+    assert out.shape == ego.shape == (0, 3)
+    (out.sum() + ego.sum()).backward()
+    assert not x.grad.any()
+
+
+def test_tables_that_the_kernels_cannot_read_are_refused():
+    propagation, _ = prepare("one edge")
+    with pytest.raises(ValueError, match="3 rows for a graph of 2"):
+        propagation @ torch.randn(3, 4, device=DEVICE)
+    with pytest.raises(TypeError, match="float32"):
+        propagation @ torch.randn(2, 4, device=DEVICE).double()
+
+
+# What a kernel takes on a GPU: pointers to these types, and numbers; the rest is known beforehand.
+COMPILE = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from pyg_lth.kernels import on_cuda
+
+TYPES = {
+    **dict.fromkeys(("rows", "rowptr", "order", "begin"), "*i64"),
+    **dict.fromkeys(("col", "slot", "place"), "*i32"),
+    **dict.fromkeys(("source", "parts", "scale", "added", "share", "weight", "out"), "*fp32"),
+    **dict.fromkeys(("dim", "most"), "i32"),
+}
+SIZES = {"BY_ROW": True, "OF_A_PROGRAM": 512, "EDGES": 16, "BLOCK": 32}
+
+def build(kernel, types={}, **known):
+    constants = {(i,): known.get(n, SIZES.get(n)) for i, n in enumerate(kernel.arg_names)
+                 if n in known or n in SIZES}
+    signature = {n: "constexpr" if n in known or n in SIZES else {**TYPES, **types}[n]
+                 for n in kernel.arg_names}
+    source = ASTSource(kernel, signature, constants)
+    assert "cubin" in compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 1}).asm
+
+build(on_cuda._gather, SPLIT=True)
+build(on_cuda._gather, SPLIT=False, slot=None, place=None, share=None)
+build(on_cuda._add_parts)
+build(on_cuda._add_up, {"rows": "*fp32"})
+"""
+
+
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path):
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    # Triton reads the source of what it compiles from a file.
+    subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True)
+
+
+def test_without_triton_it_is_refused_in_one_line_and_auto_does_without(monkeypatch):
+    kernels.triton_usable.cache_clear()
+    monkeypatch.delattr(kernels, "on_cuda")
+    monkeypatch.setitem(sys.modules, "pyg_lth.kernels.on_cuda", None)
+    edges = torch.tensor([[0, 1], [1, 0]], device=DEVICE)
+    with pytest.raises(InputError, match=r"'triton' is not to be had .* `propagation=csr`$"):
+        Propagation(edges, 2, "triton")
+    assert Propagation(edges, 2).backend != "triton"
+    kernels.triton_usable.cache_clear()
+
+
+def test_auto_takes_triton_on_cuda_alone(monkeypatch):
+    monkeypatch.setattr(kernels, "triton_usable", lambda device: True)
+    assert propagations._quickest(torch.device("cuda")) == "triton"
+    assert propagations._quickest(torch.device("cpu")) != "triton"
