@@ -23,8 +23,8 @@ def docstrings():
         for package in (pyg_lth, pyg_lth.datasets)
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
     }
-    # The kernels are a library, but not one of Python.
-    for name in sorted(found - {"pyg_lth.kernels.compiled"}):
+    # The kernels are a library, but not one of Python, and those for CUDA need Triton.
+    for name in sorted(found - {"pyg_lth.kernels.compiled", "pyg_lth.kernels.on_cuda"}):
         yield from doctest.DocTestFinder().find(importlib.import_module(name), globs={})
 
 
