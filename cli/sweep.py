@@ -13,6 +13,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from pyg_lth.cli.engines import engine_options
 from pyg_lth.cli.settings import PruneSettings, explain, written
 from pyg_lth.cli.streams import say, shell
 from pyg_lth.errors import InputError
@@ -26,34 +27,9 @@ MOST_TASKS = 1000
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--engine",
-    type=click.Choice(list(ENGINES)),
-    default="local",
-    show_default=True,
-    help="What runs them: processes of this machine, or tasks of a Ray cluster.",
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    help="Runs side by side, each with one thread; on a GPU they share it.  [default: physical "
-    "cores; 1 on a GPU, and for runs of several seeds; all that a cluster has room for]",
-)
-@click.option(
-    "--cpus-per-run",
-    type=click.IntRange(min=1),
-    help="Cores of each run on a Ray cluster.  [default: 1]",
-)
-@click.option(
-    "--gpus-per-run",
-    type=click.FloatRange(min=0),
-    help="GPUs of each run on a Ray cluster: 0.25 puts four runs on one.  [default: 1 if a run has "
-    "device cuda, else none]",
-)
-@click.option(
-    "--ray-address",
-    metavar="HOST:PORT",
-    help="The Ray cluster.  [default: RAY_ADDRESS, else that of this machine]",
+@engine_options(
+    "Runs side by side, each with one thread; on a GPU they share it.  [default: physical cores; 1 "
+    "on a GPU, and for runs of several seeds; all that a cluster has room for]"
 )
 @click.option("--shard", "part", metavar="I/N", help="Do every N-th run only, from the I-th on.")
 @click.option("--list", "listed", is_flag=True, help="Print the runs and their states, and stop.")

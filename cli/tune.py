@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from pyg_lth.cli.datasets import opened
+from pyg_lth.cli.engines import engine_options
 from pyg_lth.cli.settings import TrainSettings, build, options_of
 from pyg_lth.cli.streams import say
 from pyg_lth.config import PRESETS, PresetName, of_preset
 from pyg_lth.errors import InputError
+from pyg_lth.sweeps.engines import ENGINES, Room
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -42,6 +44,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML or JSON file of settings to begin with; flags take precedence over it.",
 )
+@engine_options("Trials side by side, each by itself.  [default: 1]")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="honest", help="As in prune.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def tune(
@@ -51,6 +54,11 @@ def tune(
     out: Path,
     file: Path | None,
     preset: PresetName,
+    engine: str,
+    jobs: int | None,
+    cpus_per_run: int | None,
+    gpus_per_run: float | None,
+    ray_address: str | None,
     quiet: bool,
     **flags: Any,
 ) -> None:
@@ -62,6 +70,12 @@ def tune(
     settings = build(TrainSettings, file, flags, lambda model: of_preset(preset, model))
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent} to write it in")
+
+    if engine == "ray" and gpus_per_run is None:
+        gpus_per_run = float(settings.device == "cuda")
+    room = Room(jobs or 1, cpus_per_run, gpus_per_run, ray_address)
+    # One after the other they need no process but this one.
+    runner = None if (engine, room) == ("local", Room(1)) else ENGINES[engine](room)
 
     from pyg_lth.datasets import DatasetOptions
     from pyg_lth.tuning import tune as search
@@ -80,7 +94,9 @@ def tune(
             )
 
     try:
-        tuned = search(data, settings, study, trials=trials, over=over or None, callback=show)
+        tuned = search(
+            data, settings, study, trials=trials, over=over or None, callback=show, engine=runner
+        )
     except KeyboardInterrupt:
         say("Interrupted. The same command goes on.", err=True)
         click.get_current_context().exit(130)

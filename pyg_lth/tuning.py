@@ -1,21 +1,27 @@
 """Search for the settings of a dense training that validation likes best, by Optuna."""
 
+import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pydantic import ValidationError
+from safetensors.torch import save
 from torch_geometric.data import HeteroData
 
 from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import TABLE
-from pyg_lth.pruning.masks import Mask
 from pyg_lth.strategies import LOSSES
-from pyg_lth.training.problem import Problem, choose_device
+from pyg_lth.sweeps.children import command_line
+from pyg_lth.sweeps.engines import Engine
+from pyg_lth.sweeps.processes import Command, Outcome, Watcher
 from pyg_lth.training.progress import EpochRecord
-from pyg_lth.training.trainer import Training
+from pyg_lth.trials import DIVERGED, Diverged, run_trial
+from pyg_lth.whole_files import write
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -85,6 +91,7 @@ def tune(
     trials: int = 20,
     over: Sequence[str] | None = None,
     callback: Callable[[int, dict[str, Any], EpochRecord], None] = lambda *trial: None,
+    engine: Engine | None = None,
 ) -> Tuned:
     """Train densely under different settings, and return those that validation likes best.
 
@@ -99,6 +106,9 @@ def tune(
         over: What to tune, of :data:`SPACES`; :func:`tunable` unless given.
         callback: Called after each evaluation with the number of the trial, its settings and the
             record.
+        engine: What runs the trials, several at a time; by default this process, one after the
+            other. The study is this process's alone. Which settings are drawn depends on the trials
+            that have ended by then, and so on what runs beside.
 
     Raises:
         InputError: If Optuna is missing, the settings select on test, or the study is another's.
@@ -124,40 +134,12 @@ def tune(
     if split.valid is None:
         split = split.hold_out_validation(config.seed)
 
-    def objective(trial: "Trial") -> float:
-        drawn = {name: _suggest(trial, name, SPACES[name]) for name in names}
-        settings = type(config)(**{**config.model_dump(), **drawn})
-        problem = Problem.prepare(split, settings, choose_device(settings))
-        initial = problem.initialize()
-        reported: dict[int, float] = {}
-
-        def seal() -> None:
-            checksum = _checksum(trial.params, trial.distributions, reported)
-            trial.set_user_attr(CHECKSUM, checksum)
-
-        training = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
-
-        def on_epoch(record: EpochRecord) -> None:
-            if record.valid is None:
-                return
-            callback(trial.number, drawn, record)
-            reported[record.epoch] = record.valid[config.select_by]
-            trial.report(reported[record.epoch], record.epoch)
-            if trial.should_prune():
-                seal()
-                raise optuna.TrialPruned
-
-        try:
-            training.run(on_epoch)
-        except InputError as diverged:
-            seal()
-            raise optuna.TrialPruned(str(diverged)) from None
-        assert training.best_metrics is not None
-        seal()
-        return training.best_metrics[config.select_by]
-
-    while trials > len(_ended(optuna, found, Path(study))):
-        found.optimize(objective, n_trials=1)
+    told = _Trials(optuna, found, Path(study), config, names, callback)
+    if engine is None:
+        while trials > len(_ended(optuna, found, Path(study))):
+            told.run(split)
+    else:
+        told.run_by(engine, split, trials)
     ended = _ended(optuna, found, Path(study))
     complete = optuna.trial.TrialState.COMPLETE
     well = [
@@ -170,6 +152,120 @@ def tune(
     metric, best = max(well, key=lambda pair: pair[0])
     tuned = type(config)(**{**config.model_dump(), **best.params})
     return Tuned(tuned, metric, len(ended))
+
+
+class _Trials(Watcher):
+    """The trials that this call begins: their settings, what they reported, and their ends."""
+
+    def __init__(
+        self,
+        optuna: Any,
+        study: "Study",
+        path: Path,
+        config: TrainConfig,
+        names: Sequence[str],
+        callback: Callable[[int, dict[str, Any], EpochRecord], None],
+    ):
+        self._optuna, self._study, self._path = optuna, study, path
+        self._config, self._names, self._callback = config, names, callback
+        self._begun: dict[str, _Trial] = {}
+        self._failure: str | None = None
+
+    def _ask(self) -> "_Trial":
+        trial = self._study.ask()
+        drawn = {name: _suggest(trial, name, SPACES[name]) for name in self._names}
+        settings = type(self._config)(**{**self._config.model_dump(), **drawn})
+        return self._begun.setdefault(str(trial.number), _Trial(trial, drawn, settings, {}))
+
+    def run(self, split: InteractionSplit) -> None:
+        """Run one trial in this process."""
+        begun = self._ask()
+
+        def tell(record: EpochRecord) -> None:
+            if self._hear(begun, record):
+                raise self._optuna.TrialPruned
+
+        try:
+            run_trial(split, begun.settings, tell)
+        except (Diverged, self._optuna.TrialPruned):
+            self._tell(begun, "PRUNED")
+        except BaseException:
+            self._tell(begun, "FAIL")
+            raise
+        else:
+            self._tell(begun, "COMPLETE")
+
+    def run_by(self, engine: Engine, split: InteractionSplit, trials: int) -> None:
+        """Have an engine run trials until so many have ended."""
+        graph = self._path.with_name(f".{self._path.name}.{os.getpid()}.graph").resolve()
+
+        def commands() -> Iterator[Command]:
+            while self._failure is None and trials > len(
+                _ended(self._optuna, self._study, self._path)
+            ) + len(self._begun):
+                begun = self._ask()
+                settings = begun.settings.model_dump_json(include=set(TrainConfig.model_fields))
+                arguments = command_line(str(graph), settings, module="pyg_lth.trials")
+                # A trial that is lost is begun anew.
+                yield Command(
+                    str(begun.trial.number), arguments, functools.partial(list, arguments)
+                )
+
+        write(graph, save(split.to_tensors()))
+        try:
+            engine.run(commands(), self)
+        finally:
+            for begun in list(self._begun.values()):
+                self._tell(begun, "FAIL")
+            graph.unlink(missing_ok=True)
+        if self._failure is not None:
+            raise InputError(self._failure)
+
+    def on_line(self, name: str, line: str) -> bool:
+        """Take an evaluation, and say whether the trial is to be given up."""
+        try:
+            record = EpochRecord.model_validate_json(line)
+        except ValidationError:  # Something that a library says.
+            return False
+        begun = self._begun[name]
+        return record.epoch not in begun.reported and self._hear(begun, record)
+
+    def on_end(self, name: str, outcome: Outcome) -> None:
+        """Tell the study how a trial ended."""
+        begun = self._begun[name]
+        if begun.given_up or outcome.code == DIVERGED:
+            self._tell(begun, "PRUNED")
+        elif outcome.code == 0 and begun.reported:
+            self._tell(begun, "COMPLETE")
+        else:
+            self._tell(begun, "FAIL")
+            self._failure = f"trial {name} did not end well: {outcome.reason}"
+
+    def _hear(self, begun: "_Trial", record: EpochRecord) -> bool:
+        assert record.valid is not None
+        self._callback(begun.trial.number, begun.drawn, record)
+        begun.reported[record.epoch] = record.valid[self._config.select_by]
+        begun.trial.report(begun.reported[record.epoch], record.epoch)
+        begun.given_up = begun.trial.should_prune()
+        return begun.given_up
+
+    def _tell(self, begun: "_Trial", state: str) -> None:
+        trial, found = begun.trial, self._optuna.trial.TrialState[state]
+        del self._begun[str(trial.number)]
+        if state != "FAIL":
+            checksum = _checksum(trial.params, trial.distributions, begun.reported)
+            trial.set_user_attr(CHECKSUM, checksum)
+        value = max(begun.reported.values()) if state == "COMPLETE" else None
+        self._study.tell(trial, value, found)
+
+
+@dataclasses.dataclass
+class _Trial:
+    trial: "Trial"
+    drawn: dict[str, Any]
+    settings: TrainConfig
+    reported: dict[int, float]
+    given_up: bool = False
 
 
 def _suggest(trial: "Trial", name: str, space: Space) -> float:

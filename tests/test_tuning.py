@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from pyg_lth import InputError, TrainConfig
 from pyg_lth.cli import cli
+from pyg_lth.sweeps.engines import Local, Room
 from pyg_lth.tuning import SPACES, tunable, tune
 
 optuna = pytest.importorskip("optuna")
@@ -95,6 +96,44 @@ def test_what_cannot_be_tuned_is_one_clear_line(small_graph, config, tmp_path):
     path.write_bytes(b"no data base, but long enough to look at")
     with pytest.raises(InputError, match="no study of Optuna"):
         tune(small_graph, config, path)
+
+
+def test_trials_side_by_side_are_those_of_this_process(small_graph, config, tmp_path):
+    """One at a time, an engine's trials are the same ones; more, they share the study's file."""
+    heard = []
+    paths = [tmp_path / name for name in ("here.db", "engine.db", "two.db")]
+    here = tune(small_graph, config, paths[0], trials=2, over=["lr"])
+    by_engine = tune(
+        small_graph,
+        config,
+        paths[1],
+        trials=2,
+        over=["lr"],
+        engine=Local(Room(1)),
+        callback=lambda number, drawn, record: heard.append((number, record.epoch)),
+    )
+    assert by_engine == here and {number for number, _ in heard} == {0, 1}
+    for one, other in zip(*map(trials_of, paths[:2]), strict=True):
+        assert (one.params, one.state, one.value) == (other.params, other.state, other.value)
+        assert one.intermediate_values == other.intermediate_values
+        assert one.user_attrs == other.user_attrs
+    tune(small_graph, config, paths[2], trials=1, over=["lr"])
+    assert tune(small_graph, config, paths[2], trials=3, over=["lr"], engine=Local(Room(2)))[2] == 3
+    assert len(trials_of(paths[2])) == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engine.db", "here.db", "two.db"]
+
+
+def test_a_trial_that_fails_ends_the_search_and_counts_for_nothing(small_graph, config, tmp_path):
+    class Failing(Local):
+        def run(self, commands, watcher):
+            broken = ["sh", "-c", "echo no memory >&2; exit 1"]
+            return super().run((c._replace(arguments=broken) for c in commands), watcher)
+
+    path = tmp_path / "study.db"
+    with pytest.raises(InputError, match="trial 0 did not end well: no memory"):
+        tune(small_graph, config, path, trials=3, over=["lr"], engine=Failing(Room(1)))
+    assert [trial.state.name for trial in trials_of(path)] == ["FAIL"]
+    assert tune(small_graph, config, path, trials=1, over=["lr"]).trials == 1
 
 
 @pytest.mark.parametrize(

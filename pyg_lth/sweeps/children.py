@@ -6,11 +6,10 @@ import sys
 # Isolated, Python leaves the current folder out of the search: a file there may be called as a
 # module is. Then the search is that of the parent.
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); "
-    "from pyg_lth.cli import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop(1)); from {} import main; main()"
 )
 
 
-def command_line(*arguments: str) -> list[str]:
-    """The program and its arguments that run ``pyg-lth`` with some arguments."""
-    return [sys.executable, "-I", "-c", _PROGRAM, json.dumps(sys.path), *arguments]
+def command_line(*arguments: str, module: str = "pyg_lth.cli") -> list[str]:
+    """The program and its arguments that run ``main`` of a module, by default ``pyg-lth``."""
+    return [sys.executable, "-I", "-c", _PROGRAM.format(module), json.dumps(sys.path), *arguments]

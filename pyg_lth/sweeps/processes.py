@@ -79,8 +79,9 @@ class Watcher:
     def on_start(self, name: str) -> None:
         """A command was started."""
 
-    def on_line(self, name: str, line: str) -> None:
-        """A command wrote a line to stderr."""
+    def on_line(self, name: str, line: str) -> bool | None:
+        """A command wrote a line to stderr; true ends it."""
+        return None
 
     def on_loss(self, name: str) -> None:
         """The machine that ran a command was lost, and the command is to go on elsewhere."""
@@ -219,7 +220,8 @@ class _Processes(Pool):
         try:
             self.watcher.on_start(command.name)
             async for line in _lines(process):
-                self.watcher.on_line(command.name, line)
+                if self.watcher.on_line(command.name, line):
+                    process.terminate()
             code = await process.wait()
         finally:
             self._running.remove(process)

@@ -205,7 +205,8 @@ class RayTasks(Pool):
                     return Outcome(code, seconds, line)
                 if said:
                     line = said
-                    self.watcher.on_line(name, line)
+                    if self.watcher.on_line(name, line):
+                        ray.cancel(task)
                 elif not begun:
                     self.watcher.on_start(name)
         finally:

@@ -336,3 +336,12 @@ for arguments in (command, tied_to_this_process(command)):
     deaf, hearing = told.stdout.splitlines()
     assert "SIG_IGN" in deaf or "SIGINT" in deaf
     assert "default_int_handler" in hearing and "SIGINT" not in hearing
+
+
+def test_a_watcher_ends_a_command():
+    class Ends(Notes):
+        def on_line(self, name, line):
+            return line == "second"
+
+    script = "echo first >&2; echo second >&2; exec sleep 60"
+    assert run_all([shell("one", script)], 1, Ends())["one"].code == -signal.SIGTERM

@@ -94,6 +94,17 @@ def test_what_no_node_has_is_refused(cluster):
             OnRay(room).run([], Watcher())
 
 
+def test_a_watcher_ends_a_command(engine):
+    class Ends(Notes):
+        def on_line(self, name, line):
+            return line == "second"
+
+    said = "import sys, time; print('first\\nsecond', file=sys.stderr, flush=True); time.sleep(60)"
+    begin = time.monotonic()
+    assert engine.run([python("one", said)], Ends())["one"].code == -signal.SIGINT
+    assert time.monotonic() - begin < 40
+
+
 def test_ctrl_c_lets_the_commands_save(engine, tmp_path):
     saving = f"""
 import sys, time
