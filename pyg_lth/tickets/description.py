@@ -101,7 +101,7 @@ def paragraphs(about: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str
             *([("ids", f"{size['ids']:,}")] * bool(size["ids"])),
             (
                 "to answer",
-                f"{size['to_answer']:,}: " + " and ".join(_needed(size, propagates)),
+                f"{size['to_answer']:,}: " + _needed(size, propagates),
             ),
             ("without seen", f"{size['to_answer_unseen']:,}: to leave out what users had, too"),
         ],
@@ -167,9 +167,10 @@ _STORED = {
 }
 
 
-def _needed(size: dict[str, int], propagates: bool) -> list[str]:
-    """What scores need."""
-    return ["table", *["bias"] * bool(size["bias"]), *["graph"] * propagates]
+def _needed(size: dict[str, int], propagates: bool) -> str:
+    """What scores need, in words."""
+    *first, last = ["table", *["bias"] * bool(size["bias"]), *["graph"] * propagates]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _paper(about: dict[str, Any]) -> list[str]:

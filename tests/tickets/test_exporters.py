@@ -172,7 +172,7 @@ def test_the_hub_reads_the_card_and_numpy_the_weights(make_ticket, tmp_path):
     from huggingface_hub import ModelCard
     from safetensors import safe_open
 
-    ticket = make_ticket(ids=True, notes=NOTES)
+    ticket = make_ticket(ids=True, notes=NOTES, bias=True)
     folder = tmp_path / "a" / "folder"
     export(ticket, folder, "hf")
     assert {path.name for path in folder.iterdir()} == {
@@ -192,6 +192,8 @@ def test_the_hub_reads_the_card_and_numpy_the_weights(make_ticket, tmp_path):
     assert f"{(folder / 'model.safetensors').stat().st_size:,} bytes" in card.text
     settings = json.loads((folder / "config.json").read_text())
     assert settings["density"] == ticket.table.density
+    assert settings["item_bias"] is True
+    assert "| of it bias | 18 bytes |" in card.text
     again = Ticket.load(folder / settings["weights"])
     assert again.recommend(["user 3"], 5) == ticket.recommend(["user 3"], 5)
     with safe_open(folder / settings["weights"], "numpy") as file:
