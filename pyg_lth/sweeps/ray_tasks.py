@@ -75,7 +75,7 @@ def _join(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.CRITICAL,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Those of Ray have no base in common.
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         reason = " ".join(str(error).split())
         raise InputError(f"no Ray cluster is to be had at {where}: {reason}") from error

@@ -88,6 +88,19 @@ def test_every_command_is_run_here_and_its_lines_and_its_end_are_told(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_cluster_that_is_not_to_be_had_is_one_line(monkeypatch):
+    def init(**options):
+        raise Exception("The current node\ntimed out during startup")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError) as caught:
+        OnRay(Room(1, address="head:6379")).run([], Watcher())
+    assert str(caught.value) == (
+        "no Ray cluster is to be had at head:6379: The current node timed out during startup"
+    )
+
+
 def test_what_no_node_has_is_refused(cluster):
     for room in (Room(1, 99, None, cluster.address), Room(1, None, 0.25, cluster.address)):
         with pytest.raises(InputError, match=r"no node of the Ray cluster has \d+ CPUs and [\d.]+"):
