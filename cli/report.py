@@ -65,7 +65,7 @@ def _command_of(run: Path, report: "Report") -> str | None:
         return None
     pruned = "rounds" in report.config
     settings = build(
-        PruneSettings if pruned else TrainSettings, run / "config.json", {}, lambda model: BEFORE
+        PruneSettings if pruned else TrainSettings, run / "config.json", {}, lambda chosen: BEFORE
     )
     changed = settings.model_dump(exclude_defaults=True)
     flags = map(shell, written(changed))

@@ -70,7 +70,7 @@ def build(
     model: type[Settings],
     file: Path | None,
     given: dict[str, Any],
-    base: Callable[[str], Mapping[str, Any]] = lambda model: {},
+    base: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda chosen: {},
 ) -> Settings:
     """Build settings from defaults, a preset, then a file, then the flags that were given.
 
@@ -78,16 +78,15 @@ def build(
         model: The settings to build.
         file: A YAML or JSON file whose keys are fields of ``model``, if there is one.
         given: Values of the flags, :obj:`None` where not given.
-        base: Takes the backbone and changes some defaults, of fields that ``model`` may lack.
+        base: Takes what file and flags say and changes some of the other defaults, of fields that
+            ``model`` may lack.
 
     Raises:
         InputError: If the file is not such a file, or a value is refused.
     """
     flags = {name: value for name, value in given.items() if value is not None}
     chosen = {**({} if file is None else read_settings(file)), **flags}
-    backbone = chosen.get("model", TrainConfig.model_fields["model"].default)
-    changed = base(backbone) if isinstance(backbone, str) else {}
-    known = {name: value for name, value in changed.items() if name in model.model_fields}
+    known = {name: value for name, value in base(chosen).items() if name in model.model_fields}
     try:
         return model.model_validate({**known, **chosen})
     except ValidationError as error:

@@ -5,6 +5,7 @@ This module imports no torch: the command line reads its options from the fields
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -272,13 +273,26 @@ _ALONE: dict[PresetName, dict[str, Any]] = {
 }
 
 
-def of_preset(name: PresetName, model: str) -> dict[str, Any]:
-    """What a preset changes in the defaults for a backbone.
+# Of a preset, what goes with its value of another setting alone.
+_GOES_WITH = {"negatives_by": "loss", "popularity": "loss", "first_layer": "layers"}
+
+
+def of_preset(name: PresetName, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset changes in the defaults, beside settings that are chosen already.
+
+    Args:
+        name: The preset.
+        chosen: Settings that take precedence over it, not checked yet.
 
     Example:
         >>> from pyg_lth.config import of_preset
-        >>> of_preset("paper", "mf")["select_on"]
-        'test'
+        >>> of_preset("strong", {"model": "lightgcn"})["first_layer"]
+        3
+        >>> "popularity" in of_preset("strong", {"loss": "bpr"})
+        False
     """
+    model = str(chosen.get("model", TrainConfig.model_fields["model"].default))
     more = _PROPAGATING if BACKBONES.defaults(model).get("layers") else _ALONE
-    return {**PRESETS[name], **more.get(name, {})}
+    found = {**PRESETS[name], **more.get(name, {})}
+    unlike = {key for key, value in found.items() if chosen.get(key, value) != value}
+    return {key: value for key, value in found.items() if _GOES_WITH.get(key) not in unlike}

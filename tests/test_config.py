@@ -216,10 +216,20 @@ def test_the_mean_over_layers_begins_with_one_that_there_is():
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
 @pytest.mark.parametrize("name", config.PRESETS)
 def test_presets_are_settings_of_every_backbone(name, model):
-    found = PruneConfig(**{**config.of_preset(name, model), "model": model})
+    found = PruneConfig(**config.of_preset(name, {"model": model}), model=model)
     assert found.refit == (name == "strong")
     assert found.select_on == ("test" if name == "paper" else "valid")
     assert (found.first_layer > 0) == (name == "strong" and model == "lightgcn")
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"loss": "bpr"}, {"layers": 2}, {"layers": None}, {"model": "mf"}]
+)
+def test_a_preset_leaves_out_what_does_not_go_with_what_is_chosen(chosen):
+    found = PruneConfig(**{**config.of_preset("strong", chosen), **chosen})
+    assert found.dim == 64
+    assert found.popularity == (found.loss == "sampled-softmax")
+    assert found.first_layer == (3 if found.layers == 4 else 0)
 
 
 def test_popularity_is_added_to_cosines_alone():
