@@ -117,6 +117,8 @@ def run_here(
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         start_new_session=True,
     )
+    # Ray cancels a task by Ctrl-C, which workers ignore whose cluster was begun in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield ""
         yield from _said(process)
