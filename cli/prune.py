@@ -101,7 +101,7 @@ def _run(
 ) -> None:
     if resume is None:
         new: TrainSettings | PruneSettings = build(
-            form, file, flags, lambda model: of_preset(preset, model)
+            form, file, flags, functools.partial(of_preset, preset)
         )
         if print_config:
             say(json.dumps(new.model_dump(mode="json"), indent=2))

@@ -1,5 +1,6 @@
 """``pyg-lth tune``: search for settings that validation likes."""
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def tune(
     Trials whose validation curve lies below the median of the others are given up early. Test is
     not looked at.
     """
-    settings = build(TrainSettings, file, flags, lambda model: of_preset(preset, model))
+    settings = build(TrainSettings, file, flags, functools.partial(of_preset, preset))
     if not out.parent.is_dir():
         raise InputError(f"{out}: there is no folder {out.parent} to write it in")
 

@@ -155,6 +155,10 @@ class InteractionSplit:
             self, train=self.train[:, ~held_out], valid=self.train[:, held_out]
         )
 
+    def item_degree(self) -> Tensor:
+        """Return the train interactions of each item, int64, shape ``[num_items]``."""
+        return torch.bincount(self.train[1], minlength=self.num_items)
+
     def joint_edge_index(self) -> Tensor:
         """Train interactions in both directions over users then items, shape ``[2, 2E]``."""
         user, item = self.train[0], self.train[1] + self.num_users

@@ -25,7 +25,7 @@ class BeyondAccuracy:
     def __init__(
         self, split: InteractionSplit, evaluator: Evaluator, k: int, workers: Workers = ALONE
     ):
-        popularity = torch.bincount(split.train[1], minlength=split.num_items)
+        popularity = split.item_degree()
         head = popularity.argsort(descending=True, stable=True)[: int(HEAD * split.num_items)]
         self._tail = torch.ones_like(popularity, dtype=torch.bool)
         self._tail[head] = False

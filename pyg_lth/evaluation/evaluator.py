@@ -120,5 +120,5 @@ def popularity_embedding(split: InteractionSplit) -> Tensor:
     Returns:
         Shape ``[num_users + num_items, 1]``, float.
     """
-    degree = torch.bincount(split.train[1], minlength=split.num_items).float()
+    degree = split.item_degree().float()
     return torch.cat([degree.new_ones(split.num_users), degree]).unsqueeze(1)

@@ -1,6 +1,7 @@
 """What a mask is read from: the table, trained or not, that is pruned to the density of a round."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -77,6 +78,11 @@ class Search:
         """θ₀, or what became of it in the epochs of the dense round before late rewinding's."""
         return self.folder.read_late() if self.config.rewind_epoch else self.theta0
 
+    @functools.cached_property
+    def basis(self) -> Tensor:
+        """The one in which few entries of the dense round's table hold most of it."""
+        return quartimax(self.problem.as_scored(self.of_round(0).trained))
+
     def of_round(self, round: int) -> Found:
         """A finished round: its mask, its best table, and what it took to get there."""
         return Found(*self.folder.read_round(round), self.results[round].cost_seconds)
@@ -109,8 +115,7 @@ def rotated(search: Search, round: int) -> Found:
     Arguments are as in :func:`initial`. See :func:`~pyg_lth.pruning.rotation.quartimax`.
     """
     mask, table, seconds, _ = search.of_round(0)
-    basis = quartimax(search.problem.as_scored(table))
-    return Found(mask, table @ basis, seconds, search.restart()[TABLE] @ basis)
+    return Found(mask, table @ search.basis, seconds, search.restart()[TABLE] @ search.basis)
 
 
 def previous(search: Search, round: int) -> Found:

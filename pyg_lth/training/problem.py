@@ -190,7 +190,7 @@ def item_bias(split: InteractionSplit, config: TrainConfig) -> Tensor | None:
     """
     if config.popularity == 0:
         return None
-    degree = torch.bincount(split.train[1], minlength=split.num_items).clamp_(min=1)
+    degree = split.item_degree().clamp_(min=1)
     return (config.popularity * config.temperature * degree.double().log()).float()
 
 

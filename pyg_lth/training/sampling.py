@@ -109,7 +109,7 @@ class TripletSampler:
         negatives_by: NegativesByName = "item",
     ):
         user, self._item = split.train
-        self.item_degree = torch.bincount(self._item, minlength=split.num_items)
+        self.item_degree = split.item_degree()
         self._degree = torch.bincount(user, minlength=split.num_users)
         self._start = cumsum(self._degree)
         self._num_items = split.num_items

@@ -11,32 +11,14 @@ import pytest
 
 from pyg_lth.lottery.interruption import deferred_interrupt
 from pyg_lth.sweeps import processes
-from pyg_lth.sweeps.processes import Command, Outcome, Watcher, default_jobs, run_all
+from pyg_lth.sweeps.processes import Command, Outcome, default_jobs, run_all
+from tests.notes import Notes
 
 PYTHON = [sys.executable, "-IS", "-c"]
 
 
 def shell(name, script):
     return Command(name, ["sh", "-c", script])
-
-
-class Notes(Watcher):
-    """Notes all that it hears."""
-
-    def __init__(self):
-        self.heard = []
-
-    def on_start(self, name):
-        self.heard.append((name, "start"))
-
-    def on_line(self, name, line):
-        self.heard.append((name, line))
-
-    def on_end(self, name, outcome):
-        self.heard.append((name, outcome))
-
-    def on_interrupt(self):
-        self.heard.append(("", "interrupt"))
 
 
 def press_ctrl_c():

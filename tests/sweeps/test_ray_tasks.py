@@ -15,6 +15,7 @@ from pyg_lth.sweeps.engines import Local, Room
 from pyg_lth.sweeps.engines import Ray as OnRay
 from pyg_lth.sweeps.grid import read_cells, run_cells
 from pyg_lth.sweeps.processes import Command, Watcher
+from tests.notes import Notes
 
 ray = pytest.importorskip("ray")
 
@@ -39,21 +40,11 @@ def engine(cluster):
     return OnRay(Room(4, address=cluster.address))
 
 
-class Notes(Watcher):
-    def __init__(self):
-        self.heard = []
-
-    def on_start(self, name):
-        self.heard.append((name, "start"))
-
-    def on_line(self, name, line):
-        self.heard.append((name, line))
-
-    def on_loss(self, name):
-        self.heard.append((name, "loss"))
+class Codes(Notes):
+    """Notes of an end its exit code."""
 
     def on_end(self, name, outcome):
-        self.heard.append((name, outcome.code))
+        super().on_end(name, outcome.code)
 
 
 def python(name, script, again=None):
@@ -65,7 +56,7 @@ def test_every_command_is_run_here_and_its_lines_and_its_end_are_told(
 ):
     monkeypatch.chdir(tmp_path)
     say = "import os, sys; print('lost'); print({}, file=sys.stderr); sys.exit({})"
-    notes = Notes()
+    notes = Codes()
     outcomes = engine.run(
         [
             python("good", say.format("os.getcwd(), os.environ['OMP_NUM_THREADS'], sep='\\n'", 0)),
@@ -108,7 +99,7 @@ def test_what_no_node_has_is_refused(cluster):
 
 
 def test_a_watcher_ends_a_command(engine):
-    class Ends(Notes):
+    class Ends(Codes):
         def on_line(self, name, line):
             return line == "second"
 
@@ -155,7 +146,7 @@ def test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine(
     } == {"done"}
     expected = written(tmp_path / "here")
 
-    class Loss(Notes):
+    class Loss(Codes):
         """Ends the node when both run and have done their first round."""
 
         there = True
@@ -192,7 +183,7 @@ sys.exit({IN_USE} if os.path.getsize({str(tries)!r}) < 3 else 0)
         "import os, signal, sys; os.kill(os.getppid(), signal.SIGKILL); import time; time.sleep(9)"
     )
     command = python("one", kill, lambda: python("", held).arguments)
-    notes = Notes()
+    notes = Codes()
     assert engine.run([command], notes)["one"].code == 0
     assert tries.read_text() == "xxx"
     assert notes.heard == [("one", "start"), ("one", "loss"), ("one", 0)]
