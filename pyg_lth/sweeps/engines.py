@@ -95,11 +95,11 @@ class Ray:
 
     def run(self, commands: Iterable[Command], watcher: Watcher) -> dict[str, Outcome]:
         """As :meth:`Engine.run`; a command whose node is lost goes on on another."""
-        from pyg_lth.sweeps.ray_tasks import RayTasks, connected
+        from pyg_lth.sweeps.ray_pool import RayPool, connected
 
         share = (self.room.cpus or 1, self.room.gpus or 0.0)
         with connected(self.room.address, *share):
-            return run_pool(RayTasks(commands, watcher, str(Path.cwd()), *share), self.room.jobs)
+            return run_pool(RayPool(commands, watcher, str(Path.cwd()), *share), self.room.jobs)
 
 
 ENGINES: Mapping[str, Callable[[Room], Engine]] = {"local": Local, "ray": Ray}

@@ -1,12 +1,12 @@
-"""Command lines as tasks of Ray: what its nodes do, and the pool that waits for them."""
+"""Command lines on the nodes of a Ray cluster, and the pool that waits for them."""
 
 import asyncio
 import contextlib
 import logging
 import os
-import select
 import signal
 import subprocess  # nosec B404
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -31,8 +31,8 @@ MOST_LOSSES = 5
 # storage waits for a silent machine for a minute or two before it lets go of what that had locked.
 LOCKED, PAUSE = 180.0, 3.0
 
-# How long a node may not notice that its command is to stop, in seconds.
-NOTICE = 0.2
+# Of a command whose worker was ended with it.
+_STOPPED = Outcome(-signal.SIGINT, 0.0, "stopped")
 
 
 @contextlib.contextmanager
@@ -86,67 +86,72 @@ def _has(node: dict[str, Any], cpus: int, gpus: float) -> bool:
     return bool(node["Alive"] and there.get("CPU", 0) >= cpus and there.get("GPU", 0) >= gpus)
 
 
-def run_here(
-    arguments: Sequence[str], folder: str, threads: int
-) -> Generator[str | tuple[int, float], None, None]:
-    """Run a command on the node that this is called on.
+class Run:
+    """A command on the node that this is placed on.
 
-    Args:
-        arguments: The program and its arguments.
-        folder: Where to run it.
-        threads: How many threads it is to compute with.
-
-    Yields:
-        An empty line when it has begun, each line that it writes to stderr, and at the end its
-        exit code and the seconds that it ran.
+    To cancel a task, Ray raises an exception in it, whatever it is doing, be it to send on a line,
+    and hears no more of it. This is an actor instead, which is told to stop while it runs.
     """
-    start = time.monotonic()
-    for needed in (folder, arguments[0]):
-        if not Path(needed).exists():
-            node = os.uname().nodename
-            yield f"node {node} has no {needed}: its folders and installation must be those here"
-            yield 2, 0.0
-            return
-    # The arguments of the one who asks, as a list: no shell reads them.
-    process = subprocess.Popen(  # nosec B603
-        tied_to_this_process(arguments),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        start_new_session=True,
-    )
-    # Ray cancels a task by Ctrl-C, which workers ignore whose cluster was begun in the background.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def run(
+        self, arguments: Sequence[str], folder: str, threads: int
+    ) -> Generator[str | tuple[int, float], None, None]:
+        """Run a command.
+
+        Args:
+            arguments: The program and its arguments.
+            folder: Where to run it.
+            threads: How many threads it is to compute with.
+
+        Yields:
+            An empty line when it has begun, each line that it writes to stderr, and at the end its
+            exit code and the seconds that it ran.
+        """
+        start = time.monotonic()
+        for needed in (folder, arguments[0]):
+            if not Path(needed).exists():
+                node = os.uname().nodename
+                yield f"node {node} has no {needed}: its folders and installation must be those here"
+                yield 2, 0.0
+                return
+        # The arguments of the one who asks, as a list: no shell reads them.
+        process = subprocess.Popen(  # nosec B603
+            tied_to_this_process(arguments),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,
+        )
+        with self._lock:
+            self._process = process
+            if self._stopped:
+                process.send_signal(signal.SIGINT)
         yield ""
-        yield from _said(process)
-    except KeyboardInterrupt:
-        process.send_signal(signal.SIGINT)
-        yield from _said(process)
-    finally:
-        # Cancelled again, or its owner is gone.
-        process.terminate()
-        code = process.wait()
-    yield code, time.monotonic() - start
-
-
-def _said(process: "subprocess.Popen[bytes]") -> Iterator[str]:
-    """The lines that a process writes, until it closes its stderr."""
-    assert process.stderr is not None
-    lines, chunk = Lines(), b"more"
-    while chunk:
-        # A wait without end would not notice that the task is cancelled.
-        if select.select([process.stderr], [], [], NOTICE)[0]:
-            chunk = os.read(process.stderr.fileno(), 1 << 16)
+        assert process.stderr is not None
+        lines = Lines()
+        while chunk := os.read(process.stderr.fileno(), 1 << 16):
             # One by one, since Ray sends to the generator, which a list is not.
             for line in lines.add(chunk):  # noqa: UP028
                 yield line
+        yield process.wait(), time.monotonic() - start
+
+    def stop(self) -> None:
+        """Ask it to save and stop, or not to begin."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.send_signal(signal.SIGINT)
 
 
-class RayTasks(Pool):
-    """Commands as tasks of the cluster that this process is connected to.
+class RayPool(Pool):
+    """Commands on the cluster that this process is connected to.
 
     Args:
         commands: As in :class:`~pyg_lth.sweeps.processes.Pool`.
@@ -161,10 +166,10 @@ class RayTasks(Pool):
     ):
         super().__init__(commands, watcher)
         self._folder, self._cpus = folder, cpus
-        # A lost task is begun anew here, by what goes on with it.
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0, num_returns="streaming")
-        self._task = task(run_here)
-        self._running: set[Any] = set()
+        # One that runs and one that stops it.
+        self._actor = ray.remote(num_cpus=cpus, num_gpus=gpus, max_concurrency=2)(Run)
+        self._running: dict[str, Any] = {}
+        self._ended: set[str] = set()
 
     async def run_one(self, command: Command) -> Outcome:
         """Run a command, on another node when one is lost."""
@@ -172,13 +177,13 @@ class RayTasks(Pool):
         while True:
             try:
                 outcome = await self._attempt(command.name, arguments, begun=losses > 0)
-            except ray.exceptions.TaskCancelledError:
-                return Outcome(-signal.SIGINT, 0.0, "stopped")
             except ray.exceptions.RayTaskError as error:
                 return Outcome(1, 0.0, " ".join(str(error.cause).split()))
             except ray.exceptions.RayError as error:
+                if self.interrupts or command.name in self._ended:
+                    return _STOPPED
                 losses, lost_at = losses + 1, time.monotonic()
-                if self.interrupts or command.again is None or losses > MOST_LOSSES:
+                if command.again is None or losses > MOST_LOSSES:
                     reason = str(error).strip().splitlines()
                     return Outcome(1, 0.0, reason[0] if reason else type(error).__name__)
                 self.watcher.on_loss(command.name)
@@ -194,28 +199,33 @@ class RayTasks(Pool):
                 return Outcome(2, 0.0, str(error))
 
     async def _attempt(self, name: str, arguments: Sequence[str], begun: bool) -> Outcome:
-        task = self._task.remote(list(arguments), self._folder, self._cpus)
-        self._running.add(task)
+        run = self._running[name] = self._actor.remote()
         line = ""
         try:
             if self.interrupts:  # While it was being begun.
-                ray.cancel(task)
-            async for reference in task:
-                said = await reference
-                if isinstance(said, tuple):
-                    code, seconds = said
+                run.stop.remote()
+            said = run.run.options(num_returns="streaming")
+            async for reference in said.remote(list(arguments), self._folder, self._cpus):
+                what = await reference
+                if isinstance(what, tuple):
+                    code, seconds = what
                     return Outcome(code, seconds, line)
-                if said:
-                    line = said
+                if what:
+                    line = what
                     if self.watcher.on_line(name, line):
-                        ray.cancel(task)
+                        self._ended.add(name)
+                        run.stop.remote()
                 elif not begun:
                     self.watcher.on_start(name)
         finally:
-            self._running.discard(task)
+            del self._running[name]
+            ray.kill(run)
         raise ray.exceptions.WorkerCrashedError
 
     def stop(self) -> None:
         """Ask all that run to save and stop; the second time their workers are ended."""
-        for task in self._running:
-            ray.cancel(task, force=self.interrupts > 1)
+        for run in self._running.values():
+            if self.interrupts > 1:
+                ray.kill(run)
+            else:
+                run.stop.remote()

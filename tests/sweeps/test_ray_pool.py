@@ -112,21 +112,28 @@ def test_a_watcher_ends_a_command(engine):
 def test_ctrl_c_lets_the_commands_save(engine, tmp_path):
     saving = f"""
 import sys, time
-print("begun", file=sys.stderr, flush=True)
 try:
+    print("begun", file=sys.stderr, flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
+    time.sleep(1)
+    print("saving", file=sys.stderr, flush=True)
+    time.sleep(1)
     open({str(tmp_path / "saved")!r}, "w").close()
 """
+    heard = []
 
     class CtrlC(Watcher):
         def on_line(self, name, line):
-            os.kill(os.getpid(), signal.SIGINT)
+            heard.append(line)
+            if line == "begun":
+                os.kill(os.getpid(), signal.SIGINT)
 
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         engine.run([python("one", saving)], CtrlC())
-    assert (tmp_path / "saved").exists() and time.monotonic() - begin < 40
+    assert heard == ["begun", "saving"] and (tmp_path / "saved").exists()
+    assert time.monotonic() - begin < 40
 
 
 def test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine(
@@ -168,9 +175,9 @@ def test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine(
 
 def test_a_folder_that_a_lost_node_still_holds_is_waited_for(engine, tmp_path, monkeypatch):
     """As :func:`test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine`, held for longer."""
-    from pyg_lth.sweeps import ray_tasks
+    from pyg_lth.sweeps import ray_pool
 
-    monkeypatch.setattr(ray_tasks, "PAUSE", 0.1)
+    monkeypatch.setattr(ray_pool, "PAUSE", 0.1)
     tries = tmp_path / "tries"
     held = f"""
 import os, sys
