@@ -115,8 +115,8 @@ class Run:
         start = time.monotonic()
         for needed in (folder, arguments[0]):
             if not Path(needed).exists():
-                node = os.uname().nodename
-                yield f"node {node} has no {needed}: its folders and installation must be those here"
+                missing = f"node {os.uname().nodename} has no {needed}"
+                yield f"{missing}: its folders and installation must be those here"
                 yield 2, 0.0
                 return
         # The arguments of the one who asks, as a list: no shell reads them.
