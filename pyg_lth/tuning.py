@@ -228,7 +228,9 @@ class _Trials(Watcher):
         except ValidationError:  # Something that a library says.
             return False
         begun = self._begun[name]
-        return record.epoch not in begun.reported and self._hear(begun, record)
+        # What is given up goes on until it hears of it.
+        told = begun.given_up or record.epoch in begun.reported
+        return not told and self._hear(begun, record)
 
     def on_end(self, name: str, outcome: Outcome) -> None:
         """Tell the study how a trial ended."""

@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 from click.testing import CliRunner
 
-from pyg_lth import InputError, TrainConfig
+from pyg_lth import InputError, TrainConfig, tuning
 from pyg_lth.cli import cli
 from pyg_lth.sweeps.engines import Local, Room
 from pyg_lth.tuning import SPACES, tunable, tune
@@ -98,25 +98,28 @@ def test_what_cannot_be_tuned_is_one_clear_line(small_graph, config, tmp_path):
         tune(small_graph, config, path)
 
 
-def test_trials_side_by_side_are_those_of_this_process(small_graph, config, tmp_path):
+def test_trials_side_by_side_are_those_of_this_process(small_graph, config, tmp_path, monkeypatch):
     """One at a time, an engine's trials are the same ones; more, they share the study's file."""
+    monkeypatch.setattr(tuning, "TRIALS_TO_COMPARE", 2)
+    config = config.model_copy(update={"seed": 1})
     heard = []
     paths = [tmp_path / name for name in ("here.db", "engine.db", "two.db")]
-    here = tune(small_graph, config, paths[0], trials=2, over=["lr"])
+    here = tune(small_graph, config, paths[0], trials=3, over=["lr"])
     by_engine = tune(
         small_graph,
         config,
         paths[1],
-        trials=2,
+        trials=3,
         over=["lr"],
         engine=Local(Room(1)),
         callback=lambda number, drawn, record: heard.append((number, record.epoch)),
     )
-    assert by_engine == here and {number for number, _ in heard} == {0, 1}
+    assert by_engine == here and {number for number, _ in heard} == {0, 1, 2}
     for one, other in zip(*map(trials_of, paths[:2]), strict=True):
         assert (one.params, one.state, one.value) == (other.params, other.state, other.value)
         assert one.intermediate_values == other.intermediate_values
         assert one.user_attrs == other.user_attrs
+    assert [trial.state.name for trial in trials_of(paths[1])] == ["COMPLETE", "COMPLETE", "PRUNED"]
     tune(small_graph, config, paths[2], trials=1, over=["lr"])
     assert tune(small_graph, config, paths[2], trials=3, over=["lr"], engine=Local(Room(2)))[2] == 3
     assert len(trials_of(paths[2])) == 3

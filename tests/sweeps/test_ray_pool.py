@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 
 import pytest
 
-from pyg_lth import InputError
+from pyg_lth import InputError, tuning
 from pyg_lth.cli.sweep import _command, _complete
 from pyg_lth.errors import IN_USE
 from pyg_lth.sweeps.engines import Local, Room
@@ -134,6 +135,28 @@ except KeyboardInterrupt:
         engine.run([python("one", saving)], CtrlC())
     assert heard == ["begun", "saving"] and (tmp_path / "saved").exists()
     assert time.monotonic() - begin < 40
+
+
+def test_settings_tuned_on_a_cluster_are_those_tuned_here(cluster, run, tmp_path, monkeypatch):
+    """One at a time, so that the same settings are drawn: of those two, one is given up."""
+    optuna = pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tuning, "TRIALS_TO_COMPARE", 2)
+    small = "--dataset synthetic --root data --model mf --dim 4 --batch-size 512 --eval-every 1"
+    asked = f"tune {small} --max-epochs 6 --patience 2 --over lr --seed 1 --study".split()
+    assert run(*asked, "here.db", "--trials", 2)[0] == 0
+    shutil.copy("here.db", "ray.db")
+    found = []
+    for name, engine in (
+        ("here", []),
+        ("ray", ["--engine", "ray", "--ray-address", cluster.address]),
+    ):
+        code, out, _ = run(*asked, f"{name}.db", "--trials", 4, *engine)
+        study = optuna.load_study(study_name="pyg-lth", storage=f"sqlite:///{name}.db")
+        trials = [(t.params, t.state.name, t.intermediate_values) for t in study.get_trials()]
+        found.append((code, out, (tmp_path / "tuned.json").read_bytes(), trials))
+    assert found[0] == found[1] and found[0][0] == 0
+    assert {state for _, state, _ in trials[2:]} == {"COMPLETE", "PRUNED"}
 
 
 def test_a_sweep_that_loses_a_node_ends_as_one_on_this_machine(
