@@ -94,6 +94,12 @@ class TrainConfig(BaseModel):
     batch_by: BatchByName = Field(
         "user", description="What a batch draws: a user and one of their items, or an interaction."
     )
+    disjoint_parts: int = Field(
+        1,
+        ge=1,
+        description="Parts that the train interactions are split into for each epoch: a batch from "
+        "one propagates through the others; 1 does both with all.",
+    )
     max_epochs: int = Field(1000, ge=1, description="Epochs at most in one round.")
     patience: int = Field(20, ge=1, description="Evaluations without a new best before stopping.")
     eval_every: int = Field(5, ge=1, description="Epochs from one evaluation to the next.")
@@ -167,6 +173,19 @@ class TrainConfig(BaseModel):
             raise ValueError(
                 "popularity is added to cosines, and score is dot: leave it out, or take score "
                 "cosine"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_of_interactions_to_propagate_through(self) -> "TrainConfig":
+        if self.disjoint_parts > 1 and not self.layers:
+            raise ValueError(
+                "disjoint_parts takes interactions out of what is propagated through, and there "
+                "are no layers: leave it out"
+            )
+        if self.disjoint_parts > 1 and self.batch_by != "edge":
+            raise ValueError(
+                "disjoint_parts goes through the interactions one by one: take batch_by edge"
             )
         return self
 

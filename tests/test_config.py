@@ -192,6 +192,7 @@ def test_the_hash_is_the_same_on_every_machine():
         "margin": 0.9,
         "negative_weight": 150.0,
         "batch_by": "user",
+        "disjoint_parts": 1,
         "max_epochs": 100,
         "patience": 10,
         "eval_every": 5,
@@ -203,7 +204,7 @@ def test_the_hash_is_the_same_on_every_machine():
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "bb9d772c2640"
+    assert TrainConfig(**settings).stable_hash() == "9627ca6d35a1"
 
 
 def test_the_mean_over_layers_begins_with_one_that_there_is():
@@ -211,6 +212,17 @@ def test_the_mean_over_layers_begins_with_one_that_there_is():
     for settings in ({"layers": 2, "first_layer": 3}, {"model": "mf", "first_layer": 1}):
         with pytest.raises(ValidationError, match="the last of the layers is"):
             TrainConfig(**settings)
+
+
+def test_disjoint_parts_are_of_interactions_that_are_propagated_through():
+    assert TrainConfig(disjoint_parts=2, batch_by="edge").disjoint_parts == 2
+    for settings, reason in (
+        ({"model": "mf", "batch_by": "edge"}, "there are no layers: leave it out"),
+        ({"layers": 0, "batch_by": "edge"}, "there are no layers: leave it out"),
+        ({}, "take batch_by edge"),
+    ):
+        with pytest.raises(ValidationError, match=reason):
+            TrainConfig(disjoint_parts=2, **settings)
 
 
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
@@ -265,6 +277,7 @@ def test_different_settings_differ_in_their_hash():
         "margin": 0.8,
         "negative_weight": 20.0,
         "batch_by": "edge",
+        "disjoint_parts": 4,
         "max_epochs": 999,
         "patience": 9,
         "eval_every": 4,
@@ -285,7 +298,7 @@ def test_different_settings_differ_in_their_hash():
         "tolerance": 0.01,
     }
     assert set(changes) == set(PruneConfig.model_fields)
-    needed = {"popularity": {"score": "cosine"}}
+    needed = {"popularity": {"score": "cosine"}, "disjoint_parts": {"batch_by": "edge"}}
     hashes = {
         PruneConfig(**{key: value, **needed.get(key, {})}).stable_hash()
         for key, value in changes.items()

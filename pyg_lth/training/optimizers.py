@@ -38,6 +38,9 @@ class DenseUpdate:
         propagation: What it propagates through, :obj:`None` for a backbone without layers.
         lr: Learning rate.
         decay: Weight decay of a parameter by its name, 0 unless given.
+
+    Attributes:
+        propagation: The same; another may take its place from one step to the next.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class DenseUpdate:
     ):
         self._model = model
         self._parameters = parameters
-        self._propagation = propagation
+        self.propagation = propagation
         cuda = model.embedding.weight.is_cuda
         self._optimizer = torch.optim.Adam(
             [
@@ -71,7 +74,7 @@ class DenseUpdate:
         Args:
             nodes: Int64, shape ``[n]``; one may come several times.
         """
-        return self._model.lookup(nodes, self._propagation)
+        return self._model.lookup(nodes, self.propagation)
 
     def apply(self, loss: Tensor) -> None:
         """Take the step of Adam that a loss on what was looked up asks for."""
@@ -129,7 +132,10 @@ class RowUpdate:
 
     Attributes:
         is_large: Whether the table is, so that :meth:`bpr_step` pays.
+        propagation: :obj:`None`.
     """
+
+    propagation = None
 
     def __init__(self, model: LightGCN, mask: Mask, lr: float):
         self._weight = apply_mask(model, mask).detach()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -65,7 +66,11 @@ class Problem:
             if config.layers
             else None,
             sampler=TripletSampler(
-                split, LOSSES[config.loss].layout(config), config.batch_by, config.negatives_by
+                split,
+                LOSSES[config.loss].layout(config),
+                config.batch_by,
+                config.negatives_by,
+                config.disjoint_parts,
             ),
             evaluator=Evaluator(split, config.select_on, config.topk, workers),
             workers=workers,
@@ -75,6 +80,31 @@ class Problem:
         """Prepare the same with validation given back to train; what is left to rank on is test."""
         config = self.config.model_copy(update={"select_on": "test"})
         return Problem.prepare(self.split.with_validation(), config, self.device, self.workers)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Any, Tensor]]:
+        """Yield the batches of one epoch, each with what it propagates through.
+
+        That is the whole of train, or what is left of it without the part that the batch is from:
+        an embedding that has gone along an interaction says that there is one, and what is learned
+        from that is of no use where none is known. PyG's ``RandomLinkSplit`` splits train likewise,
+        once, by its ``disjoint_train_ratio``.
+
+        Args:
+            generator: Random generator on :attr:`device`.
+        """
+        if self.config.disjoint_parts == 1:
+            for batch in self.sampler.epoch(generator):
+                yield self.propagation, batch
+            return
+        edge_index = self.split.joint_edge_index()
+        for edges in self.sampler.parts(generator):
+            left = torch.ones_like(self.split.train[0], dtype=torch.bool)
+            left[edges] = False
+            propagation = BACKBONES[self.config.model].propagation(
+                edge_index[:, left.repeat(2)], self.shape[0], self.config
+            )
+            for batch in self.sampler.epoch(generator, edges):
+                yield propagation, batch
 
     def nodes(self, batch: Tensor) -> Tensor:
         """Return the rows of the joint table that a batch refers to, in its shape.

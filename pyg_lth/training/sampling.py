@@ -85,12 +85,16 @@ class TripletSampler:
     interactions, which draws an item as often as it is popular. Some of them may be positives of
     some users.
 
+    In disjoint parts the positives of an epoch are not drawn: each train interaction comes once,
+    those that fill up the last batch of its part twice.
+
     Args:
         split: The interactions; negatives are taken against ``split.train``.
         layout: What a batch holds, and how it lies in one int64 vector.
         by: What is drawn uniformly: a ``user`` or an ``edge``, which is a train interaction.
         negatives_by: What shared negatives are drawn uniformly from: each ``item``, or the item of
             each ``edge``.
+        parts: How many disjoint parts an epoch has.
 
     Attributes:
         layout: The same.
@@ -98,7 +102,8 @@ class TripletSampler:
         steps: Batches of an epoch.
 
     Raises:
-        InputError: If every user has no item or all of them.
+        InputError: If every user has no item or all of them, or there are more parts than train
+            interactions.
     """
 
     def __init__(
@@ -107,6 +112,7 @@ class TripletSampler:
         layout: Layout,
         by: BatchByName = "user",
         negatives_by: NegativesByName = "item",
+        parts: int = 1,
     ):
         user, self._item = split.train
         self.item_degree = split.item_degree()
@@ -117,18 +123,30 @@ class TripletSampler:
         position = torch.arange(user.numel(), device=user.device) - self._start[user]
         self._missing_before = user * split.num_items + self._item - position
         eligible = (self._degree > 0) & (self._degree < split.num_items)
-        self._users = eligible.nonzero().view(-1) if by == "user" else user[eligible[user]]
+        self._edges = eligible[user].nonzero().view(-1)
+        self._users = eligible.nonzero().view(-1) if by == "user" else user[self._edges]
         if self._users.numel() == 0:
             raise InputError("no user has both an item to like and an item to be told apart from")
+        if parts > 1 and parts > self._edges.numel():
+            raise InputError(
+                f"`disjoint_parts={parts}`: there are {self._edges.numel()} train interactions to "
+                "learn from; take fewer parts"
+            )
         self.layout = layout
-        self.steps = -(-user.numel() // layout.positives)
+        self._parts = parts
+        sizes = [user.numel()]
+        if parts > 1:
+            sizes = [part.numel() for part in self._edges.tensor_split(parts)]
+        self.steps = sum(-(-size // layout.positives) for size in sizes)
 
-    def sample(self, size: int, generator: torch.Generator) -> Tensor:
+    def sample(self, size: int, generator: torch.Generator, edges: Tensor | None = None) -> Tensor:
         """Draw ``size`` positives with what belongs to them.
 
         Args:
             size: Number of positives.
             generator: Random generator on the device of the interactions.
+            edges: Take these of the train interactions as positives instead, int64, shape
+                ``[size]``.
 
         Returns:
             Users, positive items and rows of negative items, int64, shape ``[2 + n, size]``.
@@ -139,6 +157,12 @@ class TripletSampler:
             device=self._item.device,
             dtype=torch.float64,
         )
+        if edges is not None:
+            # The middle of what stands for each, which no rounding leaves.
+            place = torch.searchsorted(self._edges, edges)
+            user = self._users[place]
+            uniform[0] = (place + 0.5) / self._users.numel()
+            uniform[1] = (edges - self._start[user] + 0.5) / self._degree[user]
         return (self._native if kernels.usable(uniform.device) else self._plain)(uniform)
 
     def _plain(self, uniform: Tensor) -> Tensor:
@@ -158,11 +182,24 @@ class TripletSampler:
         )
         return drawn
 
-    def epoch(self, generator: torch.Generator) -> Iterator[Tensor]:
+    def parts(self, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Split the train interactions into disjoint parts at random.
+
+        Args:
+            generator: Random generator on the device of the interactions.
+
+        Returns:
+            The interactions of each part, by their places in ``split.train``.
+        """
+        order = torch.randperm(self._edges.numel(), generator=generator, device=generator.device)
+        return self._edges[order].tensor_split(self._parts)
+
+    def epoch(self, generator: torch.Generator, edges: Tensor | None = None) -> Iterator[Tensor]:
         """Yield the batches of one epoch: as many positives as train edges, the last batch filled.
 
         Args:
             generator: Random generator on the device of the interactions.
+            edges: Only those of this part, one of :meth:`parts`.
 
         Yields:
             Users, positive items and negative items as :attr:`layout` says, int64, shape
@@ -170,9 +207,14 @@ class TripletSampler:
         """
         size, shared = self.layout.positives, self.layout.shared
         block_steps = max(1, BLOCK // self.layout.size)
-        for first in range(0, self.steps, block_steps):
-            steps = min(block_steps, self.steps - first)
-            drawn = torch.split(self.sample(steps * size, generator), size, dim=1)
+        all_steps = self.steps
+        if edges is not None:
+            all_steps = -(-edges.numel() // size)
+            edges = edges.repeat(-(-all_steps * size // edges.numel()))
+        for first in range(0, all_steps, block_steps):
+            steps = min(block_steps, all_steps - first)
+            own = None if edges is None else edges[first * size : (first + steps) * size]
+            drawn = torch.split(self.sample(steps * size, generator, own), size, dim=1)
             batches = torch.stack(drawn).flatten(1)
             if shared:
                 batches = torch.cat([batches, self._draw_shared(steps, generator)], dim=1)

@@ -5,6 +5,7 @@ import math
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +66,16 @@ class Training:
         weakref.finalize(self, _release, self._model.embedding).atexit = False
 
     def _build_update(self, mask: Mask) -> Update:
-        config, propagation = self.problem.config, self.problem.propagation
+        propagation = self._among(self.problem.propagation, mask)
+        return build_update(self._model, mask, propagation, self.problem.config.lr, self._others)
+
+    def _among(self, propagation: Any, mask: Mask) -> Any:
+        """What to propagate through, quicker for a mask that will stay."""
         # A backbone with a lookup of its own may propagate something else than the table.
         looks_up_the_table = getattr(type(self._model), "lookup", None) is LightGCN.lookup
-        if propagation is not None and self._remask is None and looks_up_the_table:
-            propagation = propagation.among(mask.table.any(dim=1).to(self.problem.device))
-        return build_update(self._model, mask, propagation, config.lr, self._others)
+        if propagation is None or self._remask is not None or not looks_up_the_table:
+            return propagation
+        return propagation.among(mask.table.any(dim=1).to(self.problem.device))
 
     @property
     def model(self) -> LightGCN | TableModel:
@@ -114,7 +119,8 @@ class Training:
             return lambda batch: update.bpr_step(
                 self.problem.nodes(batch).view(-1, size), config.reg
             )
-        if self.problem.device.type != "cuda":
+        # What is recorded propagates through one graph.
+        if self.problem.device.type != "cuda" or config.disjoint_parts > 1:
             return self.step
         size = self.problem.sampler.layout.size
         batch = torch.zeros(size, dtype=torch.long, device=self.problem.device)
@@ -134,8 +140,11 @@ class Training:
         source = seeding.generator(
             config.seed, "sampling", progress.round, progress.epoch, device=self.problem.device
         )
-        batches = self.problem.sampler.epoch(source)
-        for batch in itertools.islice(batches, progress.step, None):
+        through = self.problem.propagation
+        for propagation, batch in itertools.islice(self.problem.epoch(source), progress.step, None):
+            if propagation is not through:
+                through = propagation
+                self._update.propagation = self._among(propagation, self.mask)
             self._loss_sum += step(batch)
             progress.step += 1
             progress.seconds += elapsed()

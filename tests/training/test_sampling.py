@@ -272,7 +272,7 @@ def test_a_block_is_all_that_is_drawn_at_once(split, monkeypatch, negatives):
     draw, sizes = sampler.sample, []
     monkeypatch.setattr(sampling, "BLOCK", 9 * (2 + negatives))
     monkeypatch.setattr(
-        sampler, "sample", lambda size, source: sizes.append(size) or draw(size, source)
+        sampler, "sample", lambda size, *rest: sizes.append(size) or draw(size, *rest)
     )
     list(sampler.epoch(generator()))
     assert sizes == [8, 8, 8, 8]
@@ -298,6 +298,36 @@ def test_both_ways_draw_the_same_batches(seed, by, negatives):
     sampler = TripletSampler(random_split(seed)[0], Layout(1, negatives), by)
     uniform = torch.rand(2 + negatives, 5000, dtype=torch.float64)
     assert torch.equal(sampler._native(uniform), sampler._plain(uniform))
+
+
+@pytest.mark.parametrize("block", [1, 10_000])
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_an_epoch_of_disjoint_parts_has_every_interaction_once(split, parts, block, monkeypatch):
+    monkeypatch.setattr(sampling, "BLOCK", block)
+    sampler = TripletSampler(split, Layout(2), "edge", parts=parts)
+    source, user = generator(), split.train[0]
+    found, steps = sampler.parts(source), 0
+    able = [edge for edge in range(user.numel()) if int(user[edge]) in ELIGIBLE]
+    assert sorted(torch.cat(found).tolist()) == able
+    assert torch.cat(found).tolist() != able
+    sizes = [edges.numel() for edges in found]
+    assert max(sizes) - min(sizes) <= 1
+    for edges in found:
+        batches = torch.stack(list(sampler.epoch(source, edges))).view(-1, 3, 2).transpose(0, 1)
+        users, positives, negatives = batches.flatten(1).tolist()
+        pairs = split.train[:, edges].t().tolist()
+        pairs += pairs[: -len(pairs) % 2]
+        assert [list(pair) for pair in zip(users, positives, strict=True)] == pairs
+        assert all(no in LACKED[user] for user, no in zip(users, negatives, strict=True))
+        steps += len(users) // 2
+    assert steps == sampler.steps
+    again = sampler.parts(generator(1))
+    assert [edges.tolist() for edges in again] != [edges.tolist() for edges in found]
+
+
+def test_more_parts_than_interactions_are_an_error(split):
+    with pytest.raises(InputError, match=r"`disjoint_parts=21`: there are 20 train interactions"):
+        TripletSampler(split, Layout(2), "edge", parts=21)
 
 
 @pytest.mark.parametrize(("negatives", "shared"), [(0, 5), (2, 3), (1, 0)])

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -409,11 +410,19 @@ def outcome(training):
     return progress, history, {name: t.tolist() for name, t in training.tensors().items()}
 
 
-@pytest.mark.parametrize("model", BANDS)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": "mf"},
+        {"model": "lightgcn"},
+        {"model": "lightgcn", "batch_by": "edge", "disjoint_parts": 3},
+    ],
+    ids=["mf", "lightgcn", "lightgcn in parts"],
+)
 def test_a_training_stopped_after_any_step_continues_bit_for_bit(
-    small_graph, quick_config, model, size
+    small_graph, quick_config, settings, size
 ):
-    problem = prepare(small_graph, quick_config(model=model))
+    problem = prepare(small_graph, quick_config(**settings))
     initial = problem.initialize()
     mask = Mask(torch.rand(initial[TABLE].shape) < 0.7)
     unbroken = Training(problem, initial, mask, round=2)
@@ -426,6 +435,35 @@ def test_a_training_stopped_after_any_step_continues_bit_for_bit(
         continued.restore(tensors, Progress.model_validate_json(progress))
         continued.run()
         assert outcome(continued) == outcome(unbroken)
+
+
+def test_a_batch_propagates_through_the_other_parts_alone(small_graph, quick_config, monkeypatch):
+    settings = dict(batch_by="edge", disjoint_parts=3, batch_size=16)
+    problem = prepare(small_graph, quick_config(**settings))
+    training, seen = dense_training(problem), []
+    lookup = training._update.lookup
+
+    def watched(nodes):
+        seen.append((nodes.view(-1, 16)[:2].t(), training._update.propagation))
+        return lookup(nodes)
+
+    monkeypatch.setattr(training._update, "lookup", watched)
+    training._run_epoch(training.quickest_step(), lambda: None)
+    assert len(seen) == problem.sampler.steps
+    size, edges = problem.shape[0], problem.split.joint_edge_index()
+    whole = torch.zeros(size, size, dtype=torch.bool).index_put(tuple(edges), torch.tensor(True))
+    learned = torch.zeros_like(whole)
+    for propagation, batches in itertools.groupby(seen, key=lambda pair: pair[1]):
+        part = torch.zeros_like(whole)
+        for pairs, _ in batches:
+            part[pairs[:, 0], pairs[:, 1]] = part[pairs[:, 1], pairs[:, 0]] = True
+        assert torch.equal(propagation @ torch.eye(size) > 0, whole & ~part)
+        assert part.any()
+        learned |= part
+    assert torch.equal(learned, whole)
+    # Ranking is through all of them.
+    assert problem.propagation is not training._update.propagation
+    assert torch.equal(problem.propagation @ torch.eye(size) > 0, whole)
 
 
 def test_a_continued_training_differs_when_the_optimizer_is_forgotten(problem):
