@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -181,15 +181,34 @@ def budgets(
     ]
 
 
+class _MaskedGradient(torch.autograd.Function):
+    """A table whose gradient is masked, of the shape of the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, mask: Tensor) -> Tensor:
+        ctx.mask = mask
+        return table.view_as(table)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0] * ctx.mask, None
+
+
 class MaskedWeight(nn.Module):
     """Parametrization that multiplies a weight by a mask.
 
     The masked entries of the stored parameter are set to zero as well. They get no gradient, so
     they stay exactly zero under every optimizer whose update of a zero with a zero gradient is
     zero, Adam and AdamW among them.
+
+    Attributes:
+        mask: The mask, in the type of the weight.
+        stays_masked: Whether the stored parameter is only changed by such an optimizer. It then is
+            the masked weight, and a pass over the table is saved.
     """
 
     mask: Tensor
+    stays_masked = False
 
     def __init__(self, mask: Mask, dtype: torch.dtype):
         super().__init__()
@@ -198,6 +217,9 @@ class MaskedWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with its masked entries at zero."""
+        if self.stays_masked:
+            masked: Tensor = _MaskedGradient.apply(weight, self.mask)  # type: ignore[no-untyped-call]
+            return masked
         return weight * self.mask
 
     def right_inverse(self, weight: Tensor) -> Tensor:

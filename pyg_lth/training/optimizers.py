@@ -309,4 +309,6 @@ def build_update(
     usable = kernels.usable(model.embedding.weight.device)
     if usable and propagation is None and not others and embeds_as_lightgcn(model):
         return RowUpdate(model, mask, lr)
-    return DenseUpdate(model, {"weight": apply_mask(model, mask), **others}, propagation, lr)
+    parameter = apply_mask(model, mask)
+    model.embedding.get_submodule("parametrizations.weight.0").stays_masked = True
+    return DenseUpdate(model, {"weight": parameter, **others}, propagation, lr)

@@ -123,6 +123,18 @@ def test_the_l2_term_sees_masked_weights(mask):
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_a_parameter_that_stays_masked_is_trained_alike(module, mask):
+    model = MODULES[module]()
+    other = copy.deepcopy(model)
+    parameters = [apply_mask(each, mask) for each in (model, other)]
+    embedding_of(other).parametrizations.weight[0].stays_masked = True
+    for each, parameter in zip((model, other), parameters, strict=True):
+        train(each, OPTIMIZERS["adam"]([parameter]))
+    assert torch.equal(*parameters)
+    assert torch.equal(parameters[0].grad, parameters[1].grad)
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_a_dense_mask_changes_nothing(module):
     model = MODULES[module]()
     other = copy.deepcopy(model)
