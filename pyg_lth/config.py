@@ -283,8 +283,8 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 # What it changes beside for backbones that propagate, and for those that do not.
 _PROPAGATING: dict[PresetName, dict[str, Any]] = {
     "strong": {
-        **{"layers": 4, "first_layer": 3, "batch_size": 4096, "lr": 1e-3, "lr_decay": 0.92},
-        "eval_every": 1,
+        **{"layers": 3, "first_layer": 1, "disjoint_parts": 8, "batch_size": 4096},
+        **{"lr": 3e-3, "lr_decay": 0.9, "eval_every": 2, "patience": 3},
     }
 }
 _ALONE: dict[PresetName, dict[str, Any]] = {
@@ -293,7 +293,10 @@ _ALONE: dict[PresetName, dict[str, Any]] = {
 
 
 # Of a preset, what goes with its value of another setting alone.
-_GOES_WITH = {"negatives_by": "loss", "popularity": "loss", "first_layer": "layers"}
+_GOES_WITH = {
+    **{"negatives_by": "loss", "popularity": "loss"},
+    **{"first_layer": "layers", "disjoint_parts": "batch_by"},
+}
 
 
 def of_preset(name: PresetName, chosen: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,12 +309,14 @@ def of_preset(name: PresetName, chosen: Mapping[str, Any]) -> dict[str, Any]:
     Example:
         >>> from pyg_lth.config import of_preset
         >>> of_preset("strong", {"model": "lightgcn"})["first_layer"]
-        3
+        1
         >>> "popularity" in of_preset("strong", {"loss": "bpr"})
         False
     """
+    chosen = {key: value for key, value in chosen.items() if value is not None}
     model = str(chosen.get("model", TrainConfig.model_fields["model"].default))
-    more = _PROPAGATING if BACKBONES.defaults(model).get("layers") else _ALONE
+    propagates = chosen.get("layers", BACKBONES.defaults(model).get("layers"))
+    more = _PROPAGATING if propagates else _ALONE
     found = {**PRESETS[name], **more.get(name, {})}
     unlike = {key for key, value in found.items() if chosen.get(key, value) != value}
     return {key: value for key, value in found.items() if _GOES_WITH.get(key) not in unlike}

@@ -235,13 +235,18 @@ def test_presets_are_settings_of_every_backbone(name, model):
 
 
 @pytest.mark.parametrize(
-    "chosen", [{"loss": "bpr"}, {"layers": 2}, {"layers": None}, {"model": "mf"}]
+    "chosen",
+    [
+        *({"loss": "bpr"}, {"layers": 2}, {"layers": None}, {"layers": 0}, {"model": "mf"}),
+        {"batch_by": "user"},
+    ],
 )
 def test_a_preset_leaves_out_what_does_not_go_with_what_is_chosen(chosen):
     found = PruneConfig(**{**config.of_preset("strong", chosen), **chosen})
     assert found.dim == 64
     assert found.popularity == (found.loss == "sampled-softmax")
-    assert found.first_layer == (3 if found.layers == 4 else 0)
+    assert found.first_layer == (1 if found.layers == 3 else 0)
+    assert found.disjoint_parts == (8 if found.layers and found.batch_by == "edge" else 1)
 
 
 def test_popularity_is_added_to_cosines_alone():
