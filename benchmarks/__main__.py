@@ -20,6 +20,7 @@ from benchmarks.pruning import measure_pruning
 from benchmarks.results import RATIOS, Results, device_name, ratios
 from benchmarks.search import measure_search
 from benchmarks.several import measure_several
+from benchmarks.softmax import measure_softmax
 from benchmarks.step import measure_epochs, measure_steps
 
 PARTS: dict[str, Callable[[Setting], Part]] = {
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[Setting], Part]] = {
     "growth": measure_growth,
     "several": measure_several,
     "search": measure_search,
+    "softmax": measure_softmax,
 }
 DETAILS = ("case", "repeats", "figures")
 

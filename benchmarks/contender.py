@@ -21,6 +21,9 @@ ENVIRONMENTS = REPOSITORY / ".bench"
 QUIET = {"GOMP_SPINCOUNT": "1000", "THP_MEM_ALLOC_ENABLE": "1"}
 MODULES: dict[str, tuple[str, str | None, dict[str, str]]] = {
     "pyg_lth": ("benchmarks.ours", None, {}),
+    # The same again, for what it is compared with itself in.
+    "pyg_lth_bpr": ("benchmarks.ours", None, {}),
+    "plain": ("benchmarks.peers.plain", None, {}),
     "pyg": ("benchmarks.peers.pyg", None, {}),
     "recbole": ("benchmarks.peers.recbole", "recbole", {}),
     "implicit": ("benchmarks.peers.implicit", "implicit", {"OPENBLAS_NUM_THREADS": "1"}),

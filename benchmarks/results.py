@@ -18,14 +18,24 @@ from pyg_lth.results.environment import describe_environment
 
 LIGHTGCN = {"model": "lightgcn", "dim": 32, "batch_size": 2048}
 MF = {**LIGHTGCN, "model": "mf"}
+SOFTMAX = {**MF, "dim": 64}
 TRAINED = {"embedding": "lightgcn-32"}
 
 # Each figure's part, the case in it (None for its summary), column, and what is to be met.
 RATIOS: dict[str, tuple[str, dict[str, Any] | None, str, str, float]] = {
     "step.lightgcn.vs_pyg": ("step", LIGHTGCN, "vs_pyg", ">=", 25),
     "step.lightgcn.vs_pyg_csr": ("step", LIGHTGCN, "vs_pyg_csr", ">=", 8),
-    "step.lightgcn.vs_recbole": ("step", LIGHTGCN, "vs_recbole", ">=", 15),
+    "step.lightgcn.vs_recbole": ("step", LIGHTGCN, "vs_recbole", ">=", 18),
+    "step.lightgcn-64.vs_recbole": ("step", {**LIGHTGCN, "dim": 64}, "vs_recbole", ">=", 14),
+    "step.lightgcn-128.vs_recbole": ("step", {**LIGHTGCN, "dim": 128}, "vs_recbole", ">=", 10),
     "step.mf.vs_recbole": ("step", MF, "vs_recbole", ">=", 3),
+    "epoch.mf.seconds": ("epoch", MF, "pyg_lth", "<=", 0.4),
+    "softmax.mf.epoch.seconds": ("softmax", {**SOFTMAX, "of": "epoch"}, "pyg_lth", "<=", 5),
+    "softmax.mf.vs_plain": ("softmax", {**SOFTMAX, "of": "step"}, "vs_plain", ">=", 1.67),
+    "softmax.lightgcn.bpr_vs": (
+        *("softmax", {**SOFTMAX, "model": "lightgcn", "of": "step"}),
+        *("vs_pyg_lth_bpr", ">=", 0.714),
+    ),
     "evaluate.vs_pyg_example": ("evaluate", TRAINED, "vs_pyg", ">=", 10),
     "evaluate.vs_implicit": ("evaluate", TRAINED, "vs_implicit", ">=", 1),
     "prune.seconds": ("prune", None, "seconds", "<=", 2),
