@@ -137,7 +137,9 @@ def needs(
             )
         ),
     }
-    at_most = FIXED + OF_INTERACTION * interactions + sum(memory.values())
+    # A graph is laid out at the beginning, and in parts again beside the tables.
+    graphs = 1 + (config.disjoint_parts > 1)
+    at_most = FIXED + graphs * OF_INTERACTION * interactions + sum(memory.values())
     table, mask, of_users = 4 * entries, entries, 20 * tested
     rounds, (_, kept) = _rounds(config), _auxiliary(config)
     # θ₀, what late rewinding restarts from, and a state with the one before it.
@@ -150,7 +152,9 @@ def needs(
 
 def steps(split: InteractionSplit, config: TrainConfig) -> int:
     """Steps of an epoch."""
-    return -(-split.train.size(1) // config.batch_size)
+    part, larger = divmod(split.train.size(1), config.disjoint_parts)
+    sizes = {part + 1: larger, part: config.disjoint_parts - larger}
+    return sum(count * -(-size // config.batch_size) for size, count in sizes.items())
 
 
 def estimate(
@@ -217,6 +221,10 @@ def measure(
     problem.evaluator(problem.embed(training.model))
     evaluation = _now(device) - start
     epoch = a_step * found.steps
+    if config.disjoint_parts > 1:
+        start = _now(device)
+        next(problem.epoch(torch.Generator(device)))
+        epoch += config.disjoint_parts * (_now(device) - start)
     # As many as a float can count.
     epochs, every = min(config.max_epochs, 10**15), min(config.eval_every, 10**15)
     seconds = epoch + evaluation / every
