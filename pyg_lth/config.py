@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pyg_lth.strategies import BACKBONES, LOSSES, LossName, MethodName, ModelName
 
-PropagationName = Literal["auto", "native", "triton", "csr", "edge-index", "scatter"]
+PropagationName = Literal[
+    "auto", "native", "triton", "triton-bfloat16", "csr", "edge-index", "scatter"
+]
 ScopeName = Literal["joint", "user", "item", "user_item", "row"]
 SplitName = Literal["valid", "test"]
 ScoreName = Literal["dot", "cosine"]
@@ -56,7 +58,8 @@ class TrainConfig(BaseModel):
     )
     propagation: PropagationName = Field(
         "auto",
-        description="Backend of the sparse product; auto is native, on CUDA triton, otherwise csr.",
+        description="Backend of the sparse product; auto is native, on CUDA triton, otherwise csr. "
+        "triton-bfloat16 rounds the rows that it gathers.",
     )
     lr: float = Field(1e-3, gt=0, description="Learning rate of Adam.")
     lr_decay: float = Field(

@@ -7,7 +7,7 @@ forbidden. A graph is recorded operation by operation, and replayed on the memor
 on, so that a number of the host which a step reads stays what it was, as in CUDA's graphs.
 
 Torch's own C++ takes such a tensor to be on the CPU. Where it would go another way on CUDA, that
-way is not taken here; no kernel of CUDA is run.
+way is not taken here; no kernel of CUDA is run, but those in Triton can be by its interpreter.
 """
 
 import contextlib
@@ -139,6 +139,8 @@ def _on_the_host(func, args, kwargs):
 
 
 def _starts_kernel(func):
+    if isinstance(func, Launch):
+        return True
     view = any(r.alias_info and not r.alias_info.is_write for r in func._schema.returns)
     return not view and func._schema.name.partition("::")[2] not in NO_KERNELS
 
@@ -278,6 +280,39 @@ class Graph:
                 for one, other in zip(kept, new, strict=True):
                     if isinstance(one, Tensor) and one.held is not other.held:
                         one.held.copy_(other.held)
+
+
+class Launch:
+    """A kernel in Triton with its grid, which the interpreter runs."""
+
+    def __init__(self, run):
+        self._run = run
+
+    def __call__(self, *args, **kwargs):
+        # What the interpreter does on the host is not done on the device.
+        PRETENDED.inside = False
+        self._run(*args, **kwargs)
+
+
+def interpret_kernels(monkeypatch):
+    """Let kernels in Triton run on the device; slowly."""
+    from triton.runtime.interpreter import GridExecutor
+
+    plain = GridExecutor.__call__
+
+    def launch(executor, *args, **kwargs):
+        strangers = [x for x in args if type(x) is Tensor]
+        if not any(isinstance(x, OnCuda) for x in args):
+            return plain(executor, *args, **kwargs)
+        if strangers:
+            raise Mixed(f"{executor.fn.__name__} takes tensors of host and device")
+        func = Launch(lambda *args, **kwargs: plain(executor, *args, **kwargs))
+        with torch._C.DisableTorchFunction():
+            _run(func, args, kwargs)
+        _keep(func, args, kwargs, None)
+
+    monkeypatch.setattr(GridExecutor, "__call__", launch)
+    monkeypatch.setattr(kernels, "triton_usable", lambda device: True)
 
 
 @contextlib.contextmanager

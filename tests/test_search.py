@@ -210,13 +210,16 @@ def test_methods_share_the_dense_round(small_graph, quick_config):
 
 
 @pytest.mark.parametrize("propagation", get_args(PropagationName))
-def test_the_propagation_is_the_one_asked_for(small_graph, quick_config, propagation):
+def test_the_propagation_is_the_one_asked_for(make_graph, quick_config, propagation):
     if propagation == "scatter":
         pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
     usable = kernels.usable(torch.device("cpu"))
     if propagation == "native" and not usable:
         pytest.skip("the kernels are not compiled")
-    _, recorder = search(small_graph, quick_config(propagation=propagation, rounds=0))
+    # Triton's interpreter takes its time.
+    graph = make_graph(2, 3, [(0, 0), (0, 1), (1, 1)], [(0, 2)], [(1, 0)])
+    quick = quick_config(propagation=propagation, rounds=0, batch_size=3, max_epochs=2)
+    _, recorder = search(graph, quick)
     automatic = "native" if usable else "csr"
     wanted = automatic if propagation == "auto" else propagation
     assert recorder.problem.propagation.backend == wanted

@@ -1,10 +1,12 @@
 """The kernels in Triton, for CUDA; without it torch does what they would.
 
 They add up in a fixed order and use no atomic operation, so that they give the same bits each time.
-Sums are in float32. Whoever imports this needs Triton, which comes with torch's builds for CUDA.
+Sums are in float32, also those of rows in bfloat16. Whoever imports this needs Triton, which comes
+with torch's builds for CUDA.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
 import triton
@@ -22,9 +24,56 @@ EDGES_OF_A_PROGRAM = 512
 Added = tuple[Tensor, Tensor | None, Tensor | None, Tensor]
 
 
+class Adam(NamedTuple):
+    """A table that is to take a step of Adam, all on the device.
+
+    Args:
+        table: What is trained, float32, shape ``[N, dim]``; changed in place.
+        mean: First moment of the gradient, of the same shape; changed in place.
+        square: Second moment, likewise.
+        living: 1 for entries that get a gradient, 0 for the others, of the same shape.
+        rate: The learning rate, one float32.
+        corrections: What to divide the moments by for this step, float64, shape ``[2]``.
+        betas: How fast the moments decay.
+        epsilon: Added to the root of the second.
+    """
+
+    table: Tensor
+    mean: Tensor
+    square: Tensor
+    living: Tensor
+    rate: Tensor
+    corrections: Tensor
+    betas: tuple[float, float]
+    epsilon: float
+
+
 @triton.jit  # type: ignore[untyped-decorator]
-def _finish(total, row, i, scale, added, place, share, weight, out, dim, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Scale the sum of a row, add some rows' share to it, and write it down."""
+def _finish(  # type: ignore[no-untyped-def]
+    total,
+    row,
+    i,
+    scale,
+    added,
+    place,
+    share,
+    weight,
+    out,
+    mean,
+    square,
+    living,
+    rate,
+    corrections,
+    dim,
+    BETA_1: tl.constexpr,
+    BETA_2: tl.constexpr,
+    EPSILON: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Scale the sum of a row, add some rows' share to it, and write it down.
+
+    With moments given, it is the gradient of the row ``out``, which takes a step of Adam instead.
+    """
     column = tl.arange(0, BLOCK)
     inside = column < dim
     total *= tl.load(scale + row)
@@ -37,7 +86,19 @@ def _finish(total, row, i, scale, added, place, share, weight, out, dim, BLOCK: 
             factor *= tl.load(share + row)
         there = column < tl.where(where >= 0, dim, 0)
         total += factor * tl.load(added + where * dim + column, there, 0.0)
-    tl.store(out + i * dim + column, total, inside)
+    entry = i * dim + column
+    if mean is not None:
+        total *= tl.load(living + entry, inside, 0.0)
+        first = tl.load(mean + entry, inside, 0.0)
+        first += (total - first) * (1 - BETA_1)
+        second = tl.load(square + entry, inside, 0.0) * BETA_2 + total * total * (1 - BETA_2)
+        tl.store(mean + entry, first, inside)
+        tl.store(square + entry, second, inside)
+        size = tl.load(rate) / tl.load(corrections).to(tl.float32)
+        root = tl.sqrt(tl.load(corrections + 1).to(tl.float32))
+        total = tl.load(out + entry, inside, 0.0)
+        total -= size * first / (tl.sqrt(second) / root + EPSILON)
+    tl.store(out + entry, total, inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -53,11 +114,19 @@ def _gather(  # type: ignore[no-untyped-def]
     share,
     weight,
     out,
+    mean,
+    square,
+    living,
+    rate,
+    corrections,
     dim,
     SPLIT: tl.constexpr,
     BY_ROW: tl.constexpr,
     OF_A_PROGRAM: tl.constexpr,
     EDGES: tl.constexpr,
+    BETA_1: tl.constexpr,
+    BETA_2: tl.constexpr,
+    EPSILON: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Add up the rows of ``source`` that stand at the other ends of a row's edges, or of some."""
@@ -79,13 +148,17 @@ def _gather(  # type: ignore[no-untyped-def]
             index = tl.load(slot + index, there, -1).to(tl.int64)
             there &= index >= 0
         entry = source + index[:, None] * dim + column[None, :]
-        total += tl.sum(tl.load(entry, there[:, None] & (column < dim)[None, :], 0.0), 0)
+        found = tl.load(entry, there[:, None] & (column < dim)[None, :], 0.0)
+        total += tl.sum(found.to(tl.float32), 0)
     if SPLIT:
         part = i * tl.num_programs(1) + tl.program_id(1)
         tl.store(out + part * dim + column, total, column < dim)
     else:
         at = row if BY_ROW else i
-        _finish(total, row, at, scale, added, place, share, weight, out, dim, BLOCK)
+        _finish(
+            *(total, row, at, scale, added, place, share, weight, out),
+            *(mean, square, living, rate, corrections, dim, BETA_1, BETA_2, EPSILON, BLOCK),
+        )
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -99,10 +172,18 @@ def _add_parts(  # type: ignore[no-untyped-def]
     share,
     weight,
     out,
+    mean,
+    square,
+    living,
+    rate,
+    corrections,
     dim,
     most,
     BY_ROW: tl.constexpr,
     OF_A_PROGRAM: tl.constexpr,
+    BETA_1: tl.constexpr,
+    BETA_2: tl.constexpr,
+    EPSILON: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Add up the parts of a row that was split, in their order."""
@@ -116,7 +197,10 @@ def _add_parts(  # type: ignore[no-untyped-def]
     for part in range(0, tl.cdiv(degree, OF_A_PROGRAM)):
         total += tl.load(parts + (i * most + part) * dim + column, column < dim, 0.0)
     at = row if BY_ROW else i
-    _finish(total, row, at, scale, added, place, share, weight, out, dim, BLOCK)
+    _finish(
+        *(total, row, at, scale, added, place, share, weight, out),
+        *(mean, square, living, rate, corrections, dim, BETA_1, BETA_2, EPSILON, BLOCK),
+    )
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -129,6 +213,54 @@ def _add_up(rows, order, begin, out, dim, BLOCK: tl.constexpr):  # type: ignore[
         row = tl.load(order + place)
         total += tl.load(rows + row * dim + column, column < dim, 0.0)
     tl.store(out + i * dim + column, total, column < dim)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _bpr(  # type: ignore[no-untyped-def]
+    nodes,
+    place,
+    rows,
+    table,
+    loss,
+    of_rows,
+    of_table,
+    size,
+    negatives,
+    reg,
+    dim,
+    BLOCK: tl.constexpr,
+):
+    """Take a positive with its negatives: its part of the loss, and the gradients by its rows."""
+    b = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, BLOCK)
+    inside = column < dim
+    user = tl.load(rows + tl.load(place + b) * dim + column, inside, 0.0)
+    item = tl.load(rows + tl.load(place + size + b) * dim + column, inside, 0.0)
+    own = tl.sum(user * item, 0)
+    pairs = tl.cast(size * negatives, tl.float32)
+    of_user = tl.zeros((BLOCK,), tl.float32)
+    pull = 0.0
+    lost = 0.0
+    for part in range(2, 2 + negatives):
+        at = part * size + b
+        other = tl.load(rows + tl.load(place + at) * dim + column, inside, 0.0)
+        ahead = tl.sum(user * other, 0) - own
+        lost += (tl.maximum(ahead, 0.0) + tl.log(1.0 + tl.exp(-tl.abs(ahead)))) / pairs
+        slope = 1.0 / (1.0 + tl.exp(-ahead)) / pairs
+        pull += slope
+        of_user += slope * (other - item)
+        tl.store(of_rows + at * dim + column, slope * user, inside)
+    tl.store(of_rows + b * dim + column, of_user, inside)
+    tl.store(of_rows + (size + b) * dim + column, -pull * user, inside)
+    for part in range(0, 2 + negatives):
+        at = part * size + b
+        share = reg / size
+        if part >= 2:
+            share = reg / pairs
+        ego = tl.load(table + tl.load(nodes + at) * dim + column, inside, 0.0)
+        lost += 0.5 * share * tl.sum(ego * ego, 0)
+        tl.store(of_table + at * dim + column, share * ego, inside)
+    tl.store(loss + b, lost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,41 +298,56 @@ def gather(
     added: Added,
     rows: Tensor | None = None,
     slot: Tensor | None = None,
+    dtype: torch.dtype = torch.float,
+    adam: Adam | None = None,
 ) -> Tensor:
     """Add up the rows of a table at the other ends of each node's edges.
 
     Args:
         layout: The graph.
-        source: The table, float32, shape ``[N, dim]``; with ``slot`` some of its rows.
+        source: The table, float32 or bfloat16, shape ``[N, dim]``; with ``slot`` some of its rows.
         scale: What each node's sum is multiplied with, float32, shape ``[N]``.
         added: What is added to it then.
         rows: The nodes whose sums are wanted, int64, all unless given; -1 for none.
         slot: Where a node's row is in ``source``, int32, shape ``[N]``; -1 where it is zero.
+        dtype: What the sums are rounded to.
+        adam: The table of which the sums are the gradient, and which takes a step with it at once;
+            with all rows.
 
     Returns:
-        Float32, shape ``[N, dim]``, or ``[n, dim]`` for ``rows``, with anything where these are -1.
+        Of that type, shape ``[N, dim]``, or ``[n, dim]`` for ``rows``, with anything where these
+        are -1; with ``adam`` its table.
 
     Raises:
         TypeError: If a table is not of float32 and contiguous.
     """
     extra, place, share, weight = added
-    for table in (source, extra):
+    tables = () if adam is None else (adam.table, adam.mean, adam.square, adam.living)
+    for table in (extra, *tables):
         if table.dtype != torch.float or not table.is_contiguous():
             raise TypeError(f"a table has to be contiguous float32, not {table.dtype}")
+    if source.dtype not in (torch.float, torch.bfloat16) or not source.is_contiguous():
+        raise TypeError(f"rows are gathered from contiguous float32, not {source.dtype}")
     dim = source.size(1)
     block = triton.next_power_of_2(dim)
     count = layout.rowptr.numel() - 1 if rows is None else rows.numel()
-    out = source.new_empty(count, dim)
-    by_row = {"BY_ROW": rows is None, "OF_A_PROGRAM": EDGES_OF_A_PROGRAM, "BLOCK": block}
+    if adam is None:
+        out = source.new_empty(count, dim, dtype=dtype)
+        step: tuple[Tensor | None, ...] = (None,) * 5
+        rule = {"BETA_1": 0.0, "BETA_2": 0.0, "EPSILON": 0.0}
+    else:
+        out, step = adam.table, (*adam[1:6],)
+        rule = {"BETA_1": adam.betas[0], "BETA_2": adam.betas[1], "EPSILON": adam.epsilon}
+    by_row = {"BY_ROW": rows is None, "OF_A_PROGRAM": EDGES_OF_A_PROGRAM, "BLOCK": block, **rule}
     graph, epilogue = (layout.rowptr, layout.col), (scale, extra, place, share, weight)
 
     def sums(which: Tensor, most: int) -> None:
         if not which.numel():
             return
         split = most > 1
-        parts = source.new_empty(which.numel() * most, dim) if split else out
+        parts = source.new_empty(which.numel() * most, dim, dtype=torch.float) if split else out
         _gather[(which.numel(), most)](
-            *(which, *graph, source, slot, *epilogue, parts, dim),
+            *(which, *graph, source, slot, *epilogue, parts, *step, dim),
             SPLIT=split,
             EDGES=EDGES_AT_ONCE,
             num_warps=1,
@@ -208,7 +355,9 @@ def gather(
         )
         if split:
             _add_parts[(which.numel(),)](
-                *(which, layout.rowptr, parts, *epilogue, out, dim, most), num_warps=1, **by_row
+                *(which, layout.rowptr, parts, *epilogue, out, *step, dim, most),
+                num_warps=1,
+                **by_row,
             )
 
     if rows is None:
@@ -217,6 +366,33 @@ def gather(
     else:
         sums(rows, max(1, layout.most))
     return out
+
+
+def bpr(
+    nodes: Tensor, place: Tensor, rows: Tensor, table: Tensor, reg: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Take the loss ``bpr`` with its L2 term, and its gradients.
+
+    Args:
+        nodes: Users, an item of each, then rows of negatives, int64, shape ``[2 + n, B]``.
+        place: Where in ``rows`` the embedding of each is, int64, of the same shape.
+        rows: Propagated embeddings, float32, shape ``[m, dim]``.
+        table: Ego embeddings of all nodes, float32, shape ``[N, dim]``.
+        reg: Weight of the L2 term.
+
+    Returns:
+        The loss, a scalar, and the gradients by the propagated and by the ego embedding of each
+        node of the batch, shape ``[(2 + n) * B, dim]``.
+    """
+    (parts, size), dim = nodes.shape, table.size(1)
+    loss = table.new_empty(size)
+    of_rows, of_table = (table.new_empty(parts * size, dim) for _ in range(2))
+    _bpr[(size,)](
+        *(nodes, place, rows, table, loss, of_rows, of_table, size, parts - 2, reg, dim),
+        BLOCK=triton.next_power_of_2(dim),
+        num_warps=1,
+    )
+    return loss.sum(), of_rows, of_table
 
 
 def add_up(rows: Tensor, order: Tensor, begin: Tensor) -> Tensor:

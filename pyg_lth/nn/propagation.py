@@ -2,9 +2,10 @@
 
 import contextlib
 import copy
+import functools
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from pyg_lth import kernels
 from pyg_lth.config import PropagationName
 from pyg_lth.errors import InputError
 from pyg_lth.nn.distinct import add_up, distinct_nodes
+
+if TYPE_CHECKING:
+    from pyg_lth.kernels.on_cuda import Adam, Added
 
 # Every column propagates alone, so on a CPU a few at a time do, which stay in its cache: the fewer,
 # the more often the indices are read.
@@ -43,10 +47,16 @@ class Propagation:
         edge_index: The undirected graph with both directions of every edge, shape ``[2, E]``,
             int64.
         num_nodes: Number of nodes :math:`N`; those without an edge get a zero row.
-        backend: ``native`` (this package's kernels, CPU only), ``triton`` (those for CUDA), ``csr``
-            (a torch CSR matrix), ``edge-index`` (PyG's :class:`~torch_geometric.EdgeIndex`),
-            ``scatter`` (torch-scatter), or ``auto``: ``native`` or, on CUDA, ``triton`` where it
-            can be used, otherwise ``csr``.
+        backend: ``native`` (this package's kernels, CPU only), ``triton`` (those for CUDA),
+            ``triton-bfloat16`` (the same with the rows that they gather rounded to bfloat16),
+            ``csr`` (a torch CSR matrix), ``edge-index`` (PyG's
+            :class:`~torch_geometric.EdgeIndex`), ``scatter`` (torch-scatter), or ``auto``:
+            ``native`` or, on CUDA, ``triton`` where it can be used, otherwise ``csr``.
+
+    Attributes:
+        num_nodes: The same.
+        backend: The one that is used.
+        matrix: The matrix for it.
 
     Raises:
         InputError: If the backend asked for is not installed or not for this device.
@@ -72,7 +82,7 @@ class Propagation:
         scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self.num_nodes = num_nodes
         self.backend = backend
-        self._matrix = BACKENDS[backend](row, col, scale[row] * scale[col], cumsum(degree))
+        self.matrix = BACKENDS[backend](row, col, scale[row] * scale[col], cumsum(degree))
 
     def __matmul__(self, x: Tensor) -> Tensor:
         r"""Multiply :math:`\hat{A} x` for ``x`` of shape ``[N, dim]``, differentiably."""
@@ -85,7 +95,7 @@ class Propagation:
             x: Ego embeddings, shape ``[N, dim]``, float.
             alpha: Layer weights, shape ``[num_layers + 1]``, without gradient.
         """
-        out: Tensor = _Polynomial.apply(x, alpha, self._matrix)  # type: ignore[no-untyped-call]
+        out: Tensor = _Polynomial.apply(x, alpha, self.matrix)  # type: ignore[no-untyped-call]
         return out
 
     def combine_layers_at(self, nodes: Tensor, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,8 +116,8 @@ class Propagation:
         if alpha.numel() == 1:
             ego = F.embedding(nodes, x)
             return ego * alpha, ego
-        places = self._matrix.places(nodes, self.num_nodes)
-        out, ego = _PolynomialAt.apply(x, alpha, self._matrix, nodes, *places)  # type: ignore[no-untyped-call]
+        places = self.matrix.places(nodes, self.num_nodes)
+        out, ego = _PolynomialAt.apply(x, alpha, self.matrix, nodes, *places)  # type: ignore[no-untyped-call]
         return out, ego
 
     def among(self, living: Tensor) -> "Propagation":
@@ -121,7 +131,7 @@ class Propagation:
             living: Which rows of ``x`` are not all zeros, bool, shape ``[N]``.
         """
         among = copy.copy(self)
-        among._matrix = self._matrix.among(living)
+        among.matrix = self.matrix.among(living)
         return among
 
     def __repr__(self) -> str:
@@ -335,14 +345,31 @@ class _Native(Matrix):
         return out
 
 
-class _Triton(Matrix):
+class Triton(Matrix):
     """The matrix for the kernels in Triton.
 
     They add up rows as they are. So a table is multiplied with :math:`D^{-1/2}` before, and a sum
     with it again, or for the next product with :math:`D^{-1}`: no weight of an edge is ever read.
+
+    Args:
+        row: Of each edge, int64, sorted.
+        col: Of each edge, int64.
+        weight: Of each edge; not read.
+        rowptr: Where the edges of each row begin, int64.
+        gathered: What is gathered is rounded to this type; sums are in float32.
+
+    Raises:
+        InputError: If the kernels cannot be had on this device.
     """
 
-    def __init__(self, row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor):
+    def __init__(
+        self,
+        row: Tensor,
+        col: Tensor,
+        weight: Tensor,
+        rowptr: Tensor,
+        gathered: torch.dtype = torch.float,
+    ):
         if not kernels.triton_usable(col.device):
             raise InputError(
                 f"propagation 'triton' is not to be had on {col.device.type}: it takes a CUDA "
@@ -352,15 +379,18 @@ class _Triton(Matrix):
         from pyg_lth.kernels import on_cuda
 
         self._kernels = on_cuda
+        self._gathered = gathered
         self._layout = on_cuda.Layout.of(rowptr, col)
         degree = rowptr.diff()
         self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
-        self._square = self._scale.square()
+        self._square, self._one = self._scale.square(), self._scale.new_ones(1)
 
     def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
+        """As in the parent."""
         return self._horner(x, alpha, None)
 
     def polynomial_at(self, listed: Tensor, x: Tensor, alpha: Tensor) -> Tensor:
+        """As in the parent."""
         return self._horner(x, alpha, listed)
 
     def _horner(self, x: Tensor, alpha: Tensor, listed: Tensor | None) -> Tensor:
@@ -368,15 +398,16 @@ class _Triton(Matrix):
             raise ValueError(f"x has {x.size(0)} rows for a graph of {self._scale.numel()} nodes")
         if alpha.numel() == 1:
             return x * alpha
-        out = x * (self._scale * alpha[-1]).unsqueeze(1)
+        out = (x * (self._scale * alpha[-1]).unsqueeze(1)).to(self._gathered)
         for layer in range(alpha.numel() - 2, 0, -1):
             added = (x, None, self._scale, alpha[layer:])
-            out = self._kernels.gather(self._layout, out, self._square, added)
+            out = self._product(out, self._square, added, dtype=self._gathered)
         own = (x, None, None, alpha)
-        return self._kernels.gather(self._layout, out, self._scale, own, listed)
+        return self._product(out, self._scale, own, rows=listed)
 
     def places(self, nodes: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
-        # Lists as long as the batch, so that the host need not know how many nodes are distinct.
+        """As in the parent, of fixed size: a list is as long as the batch, -1 at its end."""
+        # So that the host need not know how many nodes are distinct.
         nodes, order = nodes.sort(stable=True)
         group = (nodes.diff(prepend=nodes[:1]) != 0).cumsum(0)
         place = torch.empty_like(group).scatter_(0, order, group)
@@ -385,25 +416,54 @@ class _Triton(Matrix):
         return listed, place, order, torch.searchsorted(group, every)
 
     def add_up(self, rows: Tensor, count: int, *places: Tensor) -> Tensor:
+        """As in the parent."""
         _, order, begin = places
         return self._kernels.add_up(rows, order, begin)
 
     def gradient(
-        self, listed: Tensor, of_out: Tensor, of_ego: Tensor, alpha: Tensor, num_nodes: int
+        self,
+        listed: Tensor,
+        of_out: Tensor,
+        of_ego: Tensor,
+        alpha: Tensor,
+        num_nodes: int,
+        adam: "Adam | None" = None,
     ) -> Tensor:
-        # One place more, for those of the list that stand for no node.
+        """As in the parent; with ``adam`` its table takes a step with the gradient at once."""
+        # One place more at the end, for those of the list that are -1 and stand for no node.
         slot = listed.new_full((num_nodes + 1,), -1, dtype=torch.int32)
-        number = torch.arange(listed.numel(), dtype=torch.int32, device=listed.device)
-        slot.scatter_(0, listed.where(listed >= 0, num_nodes), number)
-        factor = self._scale.index_select(0, listed.clamp(min=0)) * alpha[-1]
-        grad = of_out * factor.unsqueeze(1)
+        slot[listed] = torch.arange(listed.numel(), dtype=torch.int32, device=listed.device)
+        factor = self._scale[listed] * alpha[-1]
+        grad = (of_out * factor.unsqueeze(1)).to(self._gathered)
         of_grad: Tensor | None = slot
         for layer in range(alpha.numel() - 2, 0, -1):
             added = (of_out, slot, self._scale, alpha[layer:])
-            grad = self._kernels.gather(self._layout, grad, self._square, added, slot=of_grad)
+            grad = self._product(grad, self._square, added, slot=of_grad, dtype=self._gathered)
             of_grad = None
-        own = (of_ego.addcmul(of_out, alpha[0]), slot, None, torch.ones_like(alpha))
-        return self._kernels.gather(self._layout, grad, self._scale, own, slot=of_grad)
+        own = (of_ego.addcmul(of_out, alpha[0]), slot, None, self._one)
+        return self._product(grad, self._scale, own, slot=of_grad, adam=adam)
+
+    def _product(self, source: Tensor, scale: Tensor, added: "Added", **options: Any) -> Tensor:
+        return self._kernels.gather(self._layout, source, scale, added, **options)
+
+    def bpr_step(self, nodes: Tensor, alpha: Tensor, reg: float, adam: "Adam") -> Tensor:
+        """Look up, take the loss ``bpr`` with its L2 term, and a step of Adam with its gradient.
+
+        Args:
+            nodes: Users, an item of each, then rows of negatives, int64, shape ``[2 + n, B]``.
+            alpha: Layer weights, shape ``[num_layers + 1]``, of one layer or more.
+            reg: Weight of the L2 term.
+            adam: The table, float32, shape ``[N, dim]``, changed in place, and its state.
+
+        Returns:
+            The loss before the step, a scalar.
+        """
+        listed, place, *groups = self.places(nodes.flatten(), adam.table.size(0))
+        rows = self.polynomial_at(listed, adam.table, alpha)
+        loss, of_out, of_ego = self._kernels.bpr(nodes, place, rows, adam.table, reg)
+        of_out, of_ego = (self._kernels.add_up(rows, *groups) for rows in (of_out, of_ego))
+        self.gradient(listed, of_out, of_ego, alpha, adam.table.size(0), adam)
+        return loss
 
 
 def _csr(row: Tensor, col: Tensor, weight: Tensor, rowptr: Tensor) -> Matrix:
@@ -450,7 +510,8 @@ def _without_warnings() -> Iterator[None]:
 
 BACKENDS: dict[PropagationName, Callable[[Tensor, Tensor, Tensor, Tensor], Matrix]] = {
     "native": _Native,
-    "triton": _Triton,
+    "triton": Triton,
+    "triton-bfloat16": functools.partial(Triton, gathered=torch.bfloat16),
     "csr": _csr,
     "edge-index": _edge_index,
     "scatter": _scatter,

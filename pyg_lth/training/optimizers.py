@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyg_lth import kernels
 from pyg_lth.nn.backbones import LightGCN, TableModel, embeds_as_lightgcn
 from pyg_lth.nn.distinct import add_up, distinct_nodes
+from pyg_lth.nn.propagation import Propagation, Triton
 from pyg_lth.pruning.masks import Mask, apply_mask
 
 # Of Adam, from "Adam: A Method for Stochastic Optimization" (arXiv 1412.6980).
@@ -116,6 +117,52 @@ class DenseUpdate:
                 for key, value in tensors.items()
                 if key.startswith(prefix)
             }
+
+
+class TritonUpdate(DenseUpdate):
+    """Adam on the table of a LightGCN that propagates by the kernels in Triton.
+
+    These take whole steps with BPR, on the state that torch's Adam would have, so that a step of
+    either may follow one of the other.
+
+    Args:
+        model: The backbone, its table masked.
+        parameters: What to train: the table alone.
+        propagation: What it propagates through.
+        lr: Learning rate.
+    """
+
+    def __init__(
+        self,
+        model: LightGCN,
+        parameters: dict[str, nn.Parameter],
+        propagation: Propagation,
+        lr: float,
+    ):
+        super().__init__(model, parameters, propagation, lr)
+        self._alpha = model.alpha
+        self._living = model.embedding.get_buffer("parametrizations.weight.0.mask")
+        self._betas = torch.tensor(BETAS, dtype=torch.float64, device=self._living.device)
+
+    def bpr_step(self, nodes: Tensor, reg: float) -> Tensor:
+        """As :meth:`RowUpdate.bpr_step`, with a loss of type float; all of it on the device."""
+        from pyg_lth.kernels.on_cuda import Adam
+
+        ((weight,), (group,)) = self._parameters.values(), self._optimizer.param_groups
+        state, table, rate = self._optimizer.state[weight], weight.detach(), group["lr"]
+        if not state:
+            state["step"] = table.new_zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = (torch.zeros_like(table) for _ in range(2))
+        state["step"].add_(1)
+        adam = Adam(
+            *(table, state["exp_avg"], state["exp_avg_sq"], self._living),
+            rate=rate if isinstance(rate, Tensor) else table.new_tensor(rate),
+            corrections=1 - self._betas ** state["step"],
+            betas=BETAS,
+            epsilon=EPSILON,
+        )
+        loss: Tensor = self.propagation.matrix.bpr_step(nodes, self._alpha, reg, adam)
+        return loss
 
 
 class RowUpdate:
@@ -287,7 +334,7 @@ def caught_up(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return left
 
 
-Update = DenseUpdate | RowUpdate
+Update = DenseUpdate | TritonUpdate | RowUpdate
 
 
 def build_update(
@@ -309,6 +356,11 @@ def build_update(
     usable = kernels.usable(model.embedding.weight.device)
     if usable and propagation is None and not others and embeds_as_lightgcn(model):
         return RowUpdate(model, mask, lr)
-    parameter = apply_mask(model, mask)
+    parameters = {"weight": apply_mask(model, mask), **others}
     model.embedding.get_submodule("parametrizations.weight.0").stays_masked = True
-    return DenseUpdate(model, {"weight": parameter, **others}, propagation, lr)
+    # With a lookup of its own a model may propagate something else than the table.
+    plain = not others and getattr(type(model), "lookup", None) is LightGCN.lookup
+    by_triton = isinstance(getattr(propagation, "matrix", None), Triton)
+    if plain and by_triton and embeds_as_lightgcn(model):
+        return TritonUpdate(model, parameters, propagation, lr)
+    return DenseUpdate(model, parameters, propagation, lr)

@@ -18,7 +18,7 @@ from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights, build_bac
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.training import cuda_graphs, losses
 from pyg_lth.training.cuda_graphs import Step
-from pyg_lth.training.optimizers import RowUpdate, Update, build_update
+from pyg_lth.training.optimizers import RowUpdate, TritonUpdate, Update, build_update
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.progress import EpochRecord, Progress
 
@@ -108,23 +108,29 @@ class Training:
     def quickest_step(self) -> Step:
         """Return :meth:`step` in its quickest form; on CUDA no other step may come between.
 
-        On CUDA that is a recorded graph; for BPR on a large table without layers one kernel, whose
-        sums round otherwise. Of several workers, who meet in the middle of a step, it is the step.
+        For BPR, where there are kernels that take whole steps, it is these, whose sums round
+        otherwise; on CUDA a recorded graph. Of several workers, who meet in the middle of a step,
+        it is the step.
         """
-        update, config = self._update, self.problem.config
+        config, update = self.problem.config, self._update
         if self.problem.workers.size > 1:
             return self.step
-        if config.loss == "bpr" and isinstance(update, RowUpdate) and update.is_large:
-            size = self.problem.sampler.layout.positives
-            return lambda batch: update.bpr_step(
-                self.problem.nodes(batch).view(-1, size), config.reg
-            )
+        pays = isinstance(update, TritonUpdate) or (
+            isinstance(update, RowUpdate) and update.is_large
+        )
+        step = self._bpr_step if config.loss == "bpr" and pays else self.step
         # What is recorded propagates through one graph.
         if self.problem.device.type != "cuda" or config.disjoint_parts > 1:
-            return self.step
+            return step
         size = self.problem.sampler.layout.size
         batch = torch.zeros(size, dtype=torch.long, device=self.problem.device)
-        return cuda_graphs.record(self.step, self.tensors, batch)
+        return cuda_graphs.record(step, self.tensors, batch)
+
+    def _bpr_step(self, batch: Tensor) -> Tensor:
+        """As :meth:`step`, by kernels that take it whole."""
+        assert isinstance(self._update, RowUpdate | TritonUpdate)
+        nodes = self.problem.nodes(batch).view(-1, self.problem.sampler.layout.positives)
+        return self._update.bpr_step(nodes, self.problem.config.reg)
 
     def _run_epoch(self, step: Step, after_step: Callable[[], None]) -> EpochRecord:
         config, progress = self.problem.config, self.progress

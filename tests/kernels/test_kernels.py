@@ -177,7 +177,7 @@ graphs = {
     "no edges": (3, torch.empty(2, 0, dtype=torch.long)),
 }
 for name, (num_nodes, edges) in graphs.items():
-    native, csr = (Propagation(edges, num_nodes, backend)._matrix for backend in ("native", "csr"))
+    native, csr = (Propagation(edges, num_nodes, backend).matrix for backend in ("native", "csr"))
     for dim in (1, 7, 33, 64):
         x, nodes = torch.randn(num_nodes, dim), torch.randint(num_nodes, (1000,))
         rows = torch.randn(1000, dim)

@@ -12,11 +12,11 @@ from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.pep import ThresholdSearch
 from pyg_lth.nn.backbones import BACKBONES, TABLE
 from pyg_lth.training import losses
-from pyg_lth.training.cuda_graphs import record
+from pyg_lth.training.cuda_graphs import is_recorded, record
 from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
 from pyg_lth.training.trainer import Training
-from tests.pretended_cuda import Mixed, Wait
+from tests.pretended_cuda import Mixed, Wait, interpret_kernels
 
 KINDS = [{}, {"negatives": 3, "batch_by": "edge"}, {"loss": "softmax"}, {"loss": "ccl"}]
 
@@ -154,6 +154,9 @@ KERNELS = {
     "ccl": (149, 133),
 }
 
+# Of lightgcn with two layers and BPR by Triton.
+BY_TRITON = 32
+
 
 @pytest.mark.parametrize("loss", list(LOSSES))
 def test_a_step_starts_no_more_kernels_than_it_did(watched, taste_graph, quick_config, loss):
@@ -164,6 +167,32 @@ def test_a_step_starts_no_more_kernels_than_it_did(watched, taste_graph, quick_c
         with watched.counting() as kernels:
             training.step(batches[1])
         assert len(kernels) <= bound, kernels
+
+
+def test_a_step_by_kernels_in_triton_is_the_plain_one_without_a_wait(
+    watched, make_graph, quick_config, monkeypatch
+):
+    pytest.importorskip("pyg_lth.kernels.on_cuda", exc_type=ImportError)
+    interpret_kernels(monkeypatch)
+    graph = make_graph(3, 4, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 3), (2, 0)], [(2, 1)])
+    problems = [
+        prepare(graph, quick_config(batch_size=3, negatives=2, select_on="test", propagation=name))
+        for name in ("csr", "triton")
+    ]
+    initial, batches = problems[0].initialize(), draw(problems[0])
+    mask = Mask(torch.rand(initial[TABLE].shape) < 0.6)
+    plain, recorded = (Training(problem, initial, mask, round=0) for problem in problems)
+    step = recorded.quickest_step()
+    assert is_recorded(step) and step.recorded == recorded._bpr_step
+    for number, batch in enumerate(batches):
+        for training in (plain, recorded):
+            training._update.set_rate(0.05 / (1 + number))
+        assert step(batch).item() == pytest.approx(plain.step(batch).item(), abs=1e-5)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(recorded.tensors()[name], value, atol=1e-5, rtol=1e-5)
+    with watched.without_waiting(), watched.counting() as kernels:
+        recorded._bpr_step(batches[0])
+    assert len(kernels) <= BY_TRITON, kernels
 
 
 @pytest.mark.parametrize(

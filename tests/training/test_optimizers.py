@@ -4,9 +4,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pyg_lth import MF, Mask, apply_mask, kernels
+from pyg_lth import MF, LightGCN, Mask, Propagation, apply_mask, kernels
 from pyg_lth.training import losses, optimizers
-from pyg_lth.training.optimizers import DenseUpdate, RowUpdate, build_update, caught_up
+from pyg_lth.training.optimizers import (
+    DenseUpdate,
+    RowUpdate,
+    TritonUpdate,
+    build_update,
+    caught_up,
+)
 from pyg_lth.training.sampling import Layout
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
@@ -240,6 +246,43 @@ def test_a_graph_or_missing_kernels_ask_for_the_whole_table(monkeypatch):
     assert chosen(object()) is DenseUpdate
     monkeypatch.setattr(kernels, "usable", lambda device: False)
     assert chosen(None) is DenseUpdate
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_steps_by_triton_are_the_plain_ones_and_either_goes_on_from_the_other(layers, monkeypatch):
+    on_cuda = pytest.importorskip("pyg_lth.kernels.on_cuda", exc_type=ImportError)
+    if not kernels.triton_usable(torch.device("cpu")):
+        pytest.skip("Triton does not interpret its kernels where there is a CUDA device")
+    monkeypatch.setattr(on_cuda, "EDGES_OF_A_PROGRAM", 3)
+    edges = torch.tensor([[0, 0, 0, 0, 1, 2, 3], [4, 5, 6, 7, 4, 7, 7]])
+    edges, num_nodes, dim = torch.cat([edges, edges.flip(0)], dim=1), 9, 5
+    initial = torch.randn(num_nodes, dim) * 0.1
+    mask = Mask(torch.rand(initial.shape) < 0.6)
+    updates = []
+    for backend in ("csr", "triton"):
+        model = LightGCN(num_nodes, dim, layers)
+        with torch.no_grad():
+            model.embedding.weight.copy_(initial)
+        propagation = Propagation(edges, num_nodes, backend)
+        updates.append(build_update(model, mask, propagation, 0.01))
+    plain, triton = updates
+    assert type(plain) is DenseUpdate and type(triton) is TritonUpdate
+    for number in range(4):
+        if number == 2:
+            kept = [
+                {name: value.clone() for name, value in update.tensors().items()}
+                for update in updates
+            ]
+            triton.restore(kept[0])
+            plain.restore(kept[1])
+        for update in updates:
+            update.set_rate(0.01 / (1 + number))
+        nodes = torch.randint(num_nodes, (12,))
+        loss = triton.bpr_step(nodes.view(3, -1), 0.1)
+        assert loss.item() == pytest.approx(take_step(plain, nodes), rel=1e-5)
+    for name, value in plain.tensors().items():
+        torch.testing.assert_close(triton.tensors()[name], value, rtol=1e-4, atol=1e-7)
+    assert not triton.tensors()["weight"][~mask.table].any()
 
 
 def test_threads_look_up_the_same_rows_in_one_update():
