@@ -1,6 +1,7 @@
 """`python -m benchmarks.reading`: the peak memory of reading a folder of Parquet parts.
 
-Parts are drawn, and each way of reading them has a process of its own.
+Parts are drawn, and each way of reading them has a process of its own. So has a training that is
+prepared once they are read, whose peak comes after.
 """
 
 import json
@@ -28,7 +29,10 @@ KINDS = ("integer", "text")
 @click.option("--items", default=10**6, help="Items, drawn by a power law.")
 @click.option("--ids", type=click.Choice(KINDS), multiple=True, default=KINDS, help="Of what type.")
 @click.option(
-    "--ways", type=click.Choice(["csr", "data set", "frame"]), multiple=True, default=["csr"]
+    "--ways",
+    type=click.Choice(["csr", "data set", "frame", "training"]),
+    multiple=True,
+    default=["csr"],
 )
 @click.option("--folder", help="Where the parts are to lie for the while.")
 def main(
@@ -92,6 +96,8 @@ def draw(folder: Path, rows: int, users: int, items: int, as_text: bool) -> None
 def reading(place: str, way: str) -> Task:
     """The task of one process."""
     log = Path(place, "log")
+    if way == "training":
+        return training(place, log)
     # What a way imports is not what it reads.
     if way == "csr":
         from pyg_lth.datasets import read_csr
@@ -109,6 +115,34 @@ def reading(place: str, way: str) -> Task:
             counts = InteractionTable(pq.read_table(log)).counts
         interactions = counts.train + counts.valid + counts.test
         return {"interactions": interactions, "users": counts.users, "items": counts.items}
+
+    return Task(run)
+
+
+def training(place: str, log: Path) -> Task:
+    """MF of eight columns, prepared on what is read already, and one step of it."""
+    import torch
+
+    from pyg_lth import Mask, TrainConfig
+    from pyg_lth.datasets import InteractionFile
+    from pyg_lth.interactions import InteractionSplit
+    from pyg_lth.nn.backbones import TABLE
+    from pyg_lth.training.problem import Problem
+    from pyg_lth.training.trainer import Training
+
+    data = InteractionFile(Path(place, "root"), log)[0]
+    config = TrainConfig(model="mf", dim=8, device="cpu")
+
+    def run(count: int) -> dict[str, Any]:
+        split = InteractionSplit.from_data(data)
+        if split.valid is None:
+            split = split.hold_out_validation(config.seed)
+        problem = Problem.prepare(split, config, torch.device("cpu"))
+        initial = problem.initialize()
+        begun = Training(problem, initial, Mask.ones(*initial[TABLE].shape), round=0)
+        batch = next(problem.sampler.epoch(torch.Generator().manual_seed(0)))
+        loss = float(begun.quickest_step()(batch))
+        return {"train": split.train.size(1), "entries": initial[TABLE].numel(), "loss": loss}
 
     return Task(run)
 

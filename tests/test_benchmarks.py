@@ -312,3 +312,13 @@ def test_reading_is_measured_with_what_was_held_before(tmp_path):
     assert found["interactions"] < found["rows"] == 3000
     assert found["bytes_at_peak"] > found["bytes_before"] > 2**24
     assert not list(tmp_path.iterdir())
+
+
+def test_a_training_is_prepared_on_what_was_read(tmp_path):
+    from benchmarks import reading
+
+    log = tmp_path / "log"
+    reading.draw(log, 3000, 50, 40, as_text=False)
+    found = reading.reading(str(tmp_path), "training").run(1)
+    assert found["entries"] == 90 * 8 and 500 < found["train"] < 2000
+    assert found["loss"] == pytest.approx(math.log(2), abs=0.05)
