@@ -54,7 +54,7 @@ class Regrowth:
             dataclasses.replace(budget, keep=count)
             for budget, count in zip(self._budgets, exchanged, strict=True)
         ]
-        living = self._problem.as_scored(weights[TABLE])
+        living = self._problem.as_weighed(weights[TABLE])
         survivors = selection.prune(living.abs().cpu(), mask, kept)
         source = seeding.generator(
             self._problem.config.seed, "regrowth", self._round, epoch, device=self._problem.device

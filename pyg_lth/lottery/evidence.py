@@ -157,7 +157,7 @@ def shuffled(search: Search, round: int) -> Found:
 
 
 def _prune_by_magnitude(search: Search, found: Found, round: int) -> Mask:
-    scores = search.problem.as_scored(found.trained).abs()
+    scores = search.problem.as_weighed(found.trained).abs()
     return selection.prune(scores, found.mask, search.budgets(round))
 
 

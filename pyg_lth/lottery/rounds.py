@@ -18,7 +18,7 @@ from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS, Method
 from pyg_lth.nn.backbones import TABLE
-from pyg_lth.pruning import selection
+from pyg_lth.pruning import criteria, selection
 from pyg_lth.pruning.masks import ColumnsOfMask, Mask
 from pyg_lth.results.report import Popularity, Report, RoundResult
 from pyg_lth.results.run_folder import RunFolder, Stage
@@ -237,7 +237,8 @@ class Rounds:
             return Found(
                 self._masks.read_round(round)[0], self._folder.read_round(round - 1)[1], cost
             )
-        living, table, seconds, initial = method.evidence(search, round)
+        found = method.evidence(search, round)
+        table = found.trained
         seed = search.config.seed
 
         def gradient(weight: Tensor) -> Tensor:
@@ -246,10 +247,12 @@ class Rounds:
             return loss_gradient(self._problem, weights, source).cpu()
 
         source = seeding.generator(seed, "criterion", round)
-        scores = method.criterion(self._problem.as_scored(table), source, gradient)
+        if method.criterion is not criteria.given:
+            table = self._problem.as_weighed(table)
+        scores = method.criterion(table, source, gradient)
         workers = self._problem.workers
-        mask = selection.prune(scores, living, search.budgets(round), workers)
-        return Found(mask, table, seconds, initial)
+        mask = selection.prune(scores, found.mask, search.budgets(round), workers)
+        return found._replace(mask=mask)
 
     def _train_for_mask(self, training: Training, after_epoch: AfterEpoch) -> None:
         begin = self._callback.on_auxiliary_start

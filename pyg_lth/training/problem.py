@@ -151,8 +151,8 @@ class Problem:
     def as_scored(self, table: Tensor) -> Tensor:
         """Return a table with rows of length one where only their directions count.
 
-        That is where cosines rank and the table is not propagated. What magnitudes say of entries
-        must not depend on lengths that the model does not see.
+        That is where cosines rank and the table is not propagated. What is read from entries must
+        not depend on lengths that the model does not see.
 
         Args:
             table: Shape ``[num_nodes, dim]``; of several workers each gives its columns.
@@ -162,6 +162,29 @@ class Problem:
             config.score == "cosine" and not config.layers and BACKBONES[config.model].by_columns
         )
         return self._of_length_one(table) if blind else table
+
+    def as_weighed(self, table: Tensor) -> Tensor:
+        r"""Return a table in which magnitudes say what entries count for.
+
+        That is the table, unless only directions count, see :meth:`as_scored`. Then the rows of
+        length one are multiplied with the root of an item's train interactions: leaving out an
+        entry :math:`w` costs some :math:`h w^2 / 2`, as in `"Optimal Brain Damage"
+        <https://proceedings.neurips.cc/paper/1989/hash/6c9882bbac1c7093bd25041881277658-Abstract.html>`_,
+        and the loss is as curved, :math:`h`, as it is often about the item. Metrics
+        take users alike, so each is given the mean over them.
+
+        Args:
+            table: Shape ``[num_nodes, dim]``; of several workers each gives its columns.
+        """
+        scored = self.as_scored(table)
+        if scored is table:
+            return table
+        split = self.split
+        of_user = split.item_degree().new_full(
+            (split.num_users,), split.train.size(1) / split.num_users, dtype=torch.float
+        )
+        often = torch.cat([of_user, split.item_degree().float()]).sqrt()
+        return scored * often.to(table.device).unsqueeze(1)
 
     def _of_length_one(self, embedding: Tensor) -> Tensor:
         if self.workers.size == 1:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from pyg_lth import Callback, InputError, find_tickets
+from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery import evidence, rounds
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS
@@ -81,13 +82,17 @@ def test_narrow_keeps_the_first_columns_of_every_row(small_graph, quick_config, 
         assert torch.equal(heard.starts[ticket.round], theta0(tmp_path) * wanted)
 
 
-def test_of_an_mf_that_ranks_by_cosine_rows_are_pruned_at_length_one(
+def test_of_an_mf_that_ranks_by_cosine_rows_are_pruned_by_their_directions_and_how_often_they_come(
     small_graph, quick_config, tmp_path
 ):
     config = quick_config(method="oneshot", model="mf", loss="sampled-softmax", rounds=1)
     run(small_graph, config, tmp_path)
-    mask, unit = mask_of(tmp_path, 1), F.normalize(best_of(tmp_path, 0), dim=1).abs()
-    assert unit[mask].min() >= unit[~mask].max()
+    split = InteractionSplit.from_data(small_graph).hold_out_validation(config.seed)
+    of_users = torch.full((split.num_users,), split.train.size(1) / split.num_users)
+    often = torch.cat([of_users, split.item_degree()]).sqrt()
+    mask = mask_of(tmp_path, 1)
+    share = F.normalize(best_of(tmp_path, 0), dim=1).abs() * often.unsqueeze(1)
+    assert share[mask].min() >= share[~mask].max()
 
 
 @pytest.mark.parametrize("model", ["lightgcn", "mf"])

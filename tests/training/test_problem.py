@@ -48,10 +48,14 @@ def test_lengths_that_no_score_sees_are_not_shown(small_graph, quick_config, set
     problem = Problem.prepare(InteractionSplit.from_data(small_graph), config, CPU)
     table = problem.initialize()[TABLE] * torch.arange(1.0, 71).unsqueeze(1)
     table[3] = 0
-    seen = problem.as_scored(table)
+    seen, weighed = problem.as_scored(table), problem.as_weighed(table)
     if not blind:
-        assert seen is table
+        assert seen is table and weighed is table
         return
-    for row, expected in zip(seen, table, strict=True):
+    train, num_users = problem.split.train, problem.split.num_users
+    counts = [train.size(1) / num_users] * num_users
+    counts += [int((train[1] == item).sum()) for item in range(problem.split.num_items)]
+    for row, heavy, expected, count in zip(seen, weighed, table, counts, strict=True):
         length = float(expected.norm()) or 1.0
         assert torch.allclose(row, expected / length, atol=1e-6)
+        assert torch.allclose(heavy, count**0.5 * expected / length, atol=1e-5)
