@@ -22,7 +22,7 @@ from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.training.losses import LOSSES
 from pyg_lth.training.problem import Problem
-from pyg_lth.training.sampling import BLOCK
+from pyg_lth.training.sampling import BLOCK, steps_of_epoch
 from pyg_lth.training.trainer import Training
 from pyg_lth.workers import ALONE, Workers
 
@@ -30,7 +30,7 @@ from pyg_lth.workers import ALONE, Workers
 # tables; bytes of an interaction, of a place in the ranked lists, of a number drawn, of a user with
 # each other item of the batch, of a user with each shared negative; rows of the batch, and as many
 # again of its negatives.
-TABLES, OF_INTERACTION, OF_PLACE, OF_DRAW, OF_HIT, OF_SHARED, ROWS = 34, 100, 90, 32, 22, 32, 7
+TABLES, OF_INTERACTION, OF_PLACE, OF_DRAW, OF_HIT, OF_SHARED, ROWS = 33, 100, 90, 32, 22, 32, 7
 # The program's own beside what it has loaded already.
 FIXED = 100 << 20
 
@@ -152,9 +152,7 @@ def needs(
 
 def steps(split: InteractionSplit, config: TrainConfig) -> int:
     """Steps of an epoch."""
-    part, larger = divmod(split.train.size(1), config.disjoint_parts)
-    sizes = {part + 1: larger, part: config.disjoint_parts - larger}
-    return sum(count * -(-size // config.batch_size) for size, count in sizes.items())
+    return steps_of_epoch(split.train.size(1), config.batch_size, config.disjoint_parts)
 
 
 def estimate(

@@ -159,6 +159,11 @@ def embeds_as_lightgcn(model: torch.nn.Module) -> TypeGuard[LightGCN]:
     return isinstance(model, LightGCN) and type(model).get_embedding in ours
 
 
+def propagates_table(model: torch.nn.Module) -> bool:
+    """Whether a model looks up its table propagated: with a lookup of its own it may be another."""
+    return getattr(type(model), "lookup", None) is LightGCN.lookup
+
+
 def look_up_rows(
     model: LightGCN | TableModel, nodes: Tensor, propagation: Any
 ) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_lth import kernels
-from pyg_lth.nn.backbones import LightGCN, TableModel, embeds_as_lightgcn
+from pyg_lth.nn.backbones import LightGCN, TableModel, embeds_as_lightgcn, propagates_table
 from pyg_lth.nn.distinct import add_up, distinct_nodes
 from pyg_lth.nn.propagation import Propagation, Triton
 from pyg_lth.pruning.masks import Mask, apply_mask
@@ -358,8 +358,7 @@ def build_update(
         return RowUpdate(model, mask, lr)
     parameters = {"weight": apply_mask(model, mask), **others}
     model.embedding.get_submodule("parametrizations.weight.0").stays_masked = True
-    # With a lookup of its own a model may propagate something else than the table.
-    plain = not others and getattr(type(model), "lookup", None) is LightGCN.lookup
+    plain = not others and propagates_table(model)
     by_triton = isinstance(getattr(propagation, "matrix", None), Triton)
     if plain and by_triton and embeds_as_lightgcn(model):
         return TritonUpdate(model, parameters, propagation, lr)

@@ -179,11 +179,9 @@ class Problem:
         scored = self.as_scored(table)
         if scored is table:
             return table
-        split = self.split
-        of_user = split.item_degree().new_full(
-            (split.num_users,), split.train.size(1) / split.num_users, dtype=torch.float
-        )
-        often = torch.cat([of_user, split.item_degree().float()]).sqrt()
+        users, of_item = self.split.num_users, self.sampler.item_degree.float()
+        of_user = of_item.new_full((users,), self.split.train.size(1) / users)
+        often = torch.cat([of_user, of_item]).sqrt()
         return scored * often.to(table.device).unsqueeze(1)
 
     def _of_length_one(self, embedding: Tensor) -> Tensor:

@@ -70,6 +70,12 @@ class Layout(NamedTuple):
         return Parts(pairs[0], pairs[1], pairs[2:], rows[self.size - self.shared :])
 
 
+def steps_of_epoch(interactions: int, positives: int, parts: int) -> int:
+    """Batches of so many positives that each of so many parts of the interactions makes, in all."""
+    size, larger = divmod(interactions, parts)
+    return larger * -(-(size + 1) // positives) + (parts - larger) * -(-size // positives)
+
+
 class TripletSampler:
     r"""A user, a uniform positive, uniform negatives that the user has not interacted with.
 
@@ -123,7 +129,7 @@ class TripletSampler:
         position = torch.arange(user.numel(), device=user.device) - self._start[user]
         self._missing_before = user * split.num_items + self._item - position
         eligible = (self._degree > 0) & (self._degree < split.num_items)
-        self._edges = eligible[user].nonzero().view(-1)
+        self._edges = eligible[user].nonzero().view(-1) if by == "edge" else user[:0]
         self._users = eligible.nonzero().view(-1) if by == "user" else user[self._edges]
         if self._users.numel() == 0:
             raise InputError("no user has both an item to like and an item to be told apart from")
@@ -134,10 +140,8 @@ class TripletSampler:
             )
         self.layout = layout
         self._parts = parts
-        sizes = [user.numel()]
-        if parts > 1:
-            sizes = [part.numel() for part in self._edges.tensor_split(parts)]
-        self.steps = sum(-(-size // layout.positives) for size in sizes)
+        learned = user if parts == 1 else self._edges
+        self.steps = steps_of_epoch(learned.numel(), layout.positives, parts)
 
     def sample(self, size: int, generator: torch.Generator, edges: Tensor | None = None) -> Tensor:
         """Draw ``size`` positives with what belongs to them.

@@ -14,7 +14,14 @@ from torch.nn.utils import parametrize
 from pyg_lth import seeding
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Metrics
-from pyg_lth.nn.backbones import TABLE, LightGCN, TableModel, Weights, build_backbone
+from pyg_lth.nn.backbones import (
+    TABLE,
+    LightGCN,
+    TableModel,
+    Weights,
+    build_backbone,
+    propagates_table,
+)
 from pyg_lth.pruning.masks import Mask
 from pyg_lth.training import cuda_graphs, losses
 from pyg_lth.training.cuda_graphs import Step
@@ -71,9 +78,7 @@ class Training:
 
     def _among(self, propagation: Any, mask: Mask) -> Any:
         """What to propagate through, quicker for a mask that will stay."""
-        # A backbone with a lookup of its own may propagate something else than the table.
-        looks_up_the_table = getattr(type(self._model), "lookup", None) is LightGCN.lookup
-        if propagation is None or self._remask is not None or not looks_up_the_table:
+        if propagation is None or self._remask is not None or not propagates_table(self._model):
             return propagation
         return propagation.among(mask.table.any(dim=1).to(self.problem.device))
 
