@@ -7,10 +7,12 @@ from typing import Any, Literal, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from pyg_lth import strategies
 from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
+from pyg_lth.training import fused
 from pyg_lth.training.sampling import Layout, Parts
 
 # Sums over the workers of a table that is split by columns, as :meth:`Workers.total` does.
@@ -145,9 +147,33 @@ def unit_rows(rows: Tensor) -> Tensor:
     ``F.normalize`` gives such a row a gradient of :math:`10^{12}`. Lengths are summed in float64,
     so that a ticket's reader, which sums in another order, comes to the same rows.
     """
-    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
-    length = length.to(rows.dtype)
-    return rows.div(length.where(length > 0, 1))
+    units: Tensor = _UnitRows.apply(rows)  # type: ignore[no-untyped-call]
+    return units
+
+
+class _UnitRows(torch.autograd.Function):
+    """Rows of length one, whose gradient is nought where nothing but the length can change.
+
+    Autograd would leave what rounding makes of it to a row with one living entry, and Adam takes
+    steps as large for that as for any other gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+        length = length.to(rows.dtype)
+        length = length.where(length > 0, 1)
+        units = rows / length
+        ctx.save_for_backward(units, length)
+        return units
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        units, length = ctx.saved_tensors
+        (gradient,) = grad_outputs
+        along = (gradient * units).sum(dim=1, keepdim=True)
+        return (gradient - units * along) / length
 
 
 def _cosines(user: Tensor, item: Tensor, temperature: float, total: Total | None) -> Tensor:
@@ -283,14 +309,19 @@ def _corrected(
 def _sampled(
     out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
 ) -> Tensor:
-    return sampled_softmax(out.user, out.positive, out.shared, config.temperature, total)
+    rows = out.user, out.positive, out.shared
+    if total is None and fused.applies(out.user):
+        return fused.sampled_softmax(*rows, config.temperature)
+    return sampled_softmax(*rows, config.temperature, total)
 
 
 def _ccl(
     out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
 ) -> Tensor:
-    settings = config.margin, config.negative_weight
-    return ccl(out.user, out.positive, out.shared, *settings, total)
+    rows, settings = (out.user, out.positive, out.shared), (config.margin, config.negative_weight)
+    if total is None and fused.applies(out.user):
+        return fused.ccl(*rows, *settings)
+    return ccl(*rows, *settings, total)
 
 
 LOSSES: strategies.Registry[Loss] = strategies.LOSSES

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.nn.models.lightgcn import BPRLoss
 
-from pyg_lth import TrainConfig
+from pyg_lth import TrainConfig, kernels
 from pyg_lth.training import losses
 from pyg_lth.training.losses import LOSSES
-from pyg_lth.training.sampling import Layout
+from pyg_lth.training.sampling import Layout, Parts
 
 
 def test_bpr_is_the_mean_negative_log_sigmoid_of_the_difference():
@@ -240,9 +240,19 @@ def test_losses_of_a_batch_take_the_settings_and_what_they_need_of_it():
         "sampled-softmax": losses.sampled_softmax(*pairs, out.shared, 0.3),
     }
     for name, value in expected.items():
-        assert torch.equal(of_batch(name, out, batch), value)
+        torch.testing.assert_close(of_batch(name, out, batch), value)
     expected_ccl = losses.ccl(*pairs, out.shared, 0.1, 7)
-    assert torch.equal(of_batch("ccl", out, batch, margin=0.1, negative_weight=7), expected_ccl)
+    ccl = of_batch("ccl", out, batch, margin=0.1, negative_weight=7)
+    torch.testing.assert_close(ccl, expected_ccl)
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
+@pytest.mark.parametrize("name", ["sampled-softmax", "ccl"])
+def test_shared_negatives_take_the_quick_way_on_a_cpu(name):
+    out, batch = parts(shared=5)
+    user = out.user.float().requires_grad_()
+    loss = of_batch(name, Parts(user, *(rows.float() for rows in out[1:])), batch)
+    assert type(loss.grad_fn).__name__ == "_SharedNegativesBackward"
 
 
 @pytest.mark.parametrize(
@@ -259,3 +269,16 @@ def test_only_a_loss_that_needs_them_has_negatives_drawn(name, own, shared):
     given = {"negatives": 4} if own or shared else {}
     config = TrainConfig(loss=name, batch_size=16, **given)
     assert LOSSES[name].layout(config) == Layout(16, own, shared)
+
+
+def test_a_row_that_can_only_change_its_length_has_no_gradient():
+    rows = torch.randn(50, 4)
+    rows[:, 1:] = 0
+    rows.requires_grad_()
+    torch.autograd.backward((losses.unit_rows(rows) * torch.randn(50, 4)).sum())
+    assert not rows.grad[:, 0].any()
+
+
+def test_the_gradient_of_unit_rows_is_that_of_finite_differences():
+    rows = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(losses.unit_rows, rows)
