@@ -111,7 +111,7 @@ def _run(
 
     # Imported only now: torch takes seconds, and --help and bad usage should not wait for it.
     from pyg_lth.results.run_folder import RunFolder
-    from pyg_lth.search import check_split
+    from pyg_lth.search import check_strategies
 
     if resume is None:
         settings: TrainConfig = new
@@ -125,7 +125,7 @@ def _run(
             say(json.dumps(RunFolder(resume).read_config(), indent=2))
             return
     number = _number_of(workers)
-    check_split(settings, number)
+    check_strategies(settings, number)
     if dry_run:
         _show_needs(_read(settings, resume, flags), settings, folder, number, as_json)
         return

@@ -225,6 +225,13 @@ class PruneConfig(TrainConfig):
     rewind_epoch: int = Field(
         0, ge=0, description="Epoch of the dense round that survivors restart from; 0: θ₀."
     )
+    distill: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share that the dense round's scores have in what a ticket learns, beside the "
+        "interactions.",
+    )
     threshold: ThresholdName = Field(
         "table", description="What shares one learned threshold of pep: all, a row, an entry."
     )

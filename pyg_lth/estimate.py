@@ -125,14 +125,15 @@ def needs(
     layout = LOSSES[config.loss].layout(config)
     rows = layout.size + layout.negatives * layout.positives
     in_batch = config.loss in ("softmax", "corrected-softmax")
+    taught = isinstance(config, PruneConfig) and config.distill > 0
     memory = {
-        "dim": 4 * (users + items) * width * TABLES,
+        "dim": 4 * (users + items) * width * (TABLES + taught),
         "topk": OF_PLACE * (tested * min(config.topk, items) + config.topk),
         "batch_size": sum(
             (
                 4 * width * ROWS * rows,
                 OF_DRAW * max(min(BLOCK, layout.size * steps(split, config)), layout.size),
-                OF_SHARED * layout.positives * layout.shared,
+                (1 + taught) * OF_SHARED * layout.positives * layout.shared,
                 OF_HIT * layout.positives**2 * in_batch,
             )
         ),

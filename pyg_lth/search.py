@@ -100,7 +100,7 @@ def find_tickets(
     source = _to_resume(run_dir) if resume else None
     if config is None:
         config = PruneConfig() if source is None else source.read_settings()
-    check_split(config, workers.size)
+    check_strategies(config, workers.size)
     device = choose_device(config)
     if device.type == "cpu" and not kernels.usable(device):
         warnings.warn(kernels.MISSING, RunWarning, stacklevel=2)
@@ -221,14 +221,26 @@ def train(
     )
 
 
-def check_split(config: TrainConfig, workers: int) -> None:
-    """Check that the table of a run can be split by columns over some workers.
+def check_strategies(config: TrainConfig, workers: int) -> None:
+    """Check that model, loss and method can do what a run asks of them.
 
     Raises:
-        InputError: If it cannot.
+        InputError: If tickets cannot learn from the dense round, or the table cannot be split by
+            columns over so many workers.
     """
+    if isinstance(config, PruneConfig) and config.distill and not LOSSES[config.loss].distills:
+        able = ", ".join(name for name in LOSSES.names() if LOSSES[name].distills)
+        raise InputError(
+            f"`distill={config.distill:g}` does not go with `loss={config.loss}`: leave it out, or "
+            f"take {able}"
+        )
     if workers == 1:
         return
+    if isinstance(config, PruneConfig) and config.distill:
+        raise InputError(
+            f"`distill={config.distill:g}` does not go with `workers={workers}`: leave it out, or "
+            "take one worker"
+        )
     if workers > config.dim:
         raise InputError(
             f"`workers={workers}` cannot share a table of {config.dim} columns: take no more "

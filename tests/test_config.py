@@ -297,6 +297,7 @@ def test_different_settings_differ_in_their_hash():
         "method": "random",
         "scope": "row",
         "rewind_epoch": 3,
+        "distill": 0.5,
         "threshold": "entry",
         "mask_from": "runs/other",
         "seeds": 2,

@@ -306,6 +306,7 @@ def test_a_damaged_part_is_named(crews, tmp_path):
     [
         ({"dim": 3}, "cannot share a table of 3 columns"),
         ({"method": "pep"}, "`method=pep` does not go with `workers=4`"),
+        ({"distill": 0.5}, "`distill=0.5` does not go with `workers=4`"),
         ({"method": "random"}, "imp, oneshot"),
     ],
 )

@@ -126,7 +126,7 @@ class Rounds:
 
     def _refit(self, round: int, problem: Problem, folder: RunFolder) -> RoundResult:
         epochs = int(self._results[round].best_epoch)
-        training, _ = self._prepare(round, problem, epochs)
+        training, _ = self._prepare(round, problem, folder, epochs)
         begin = self._callback.on_refit_start
         self._train(training, begin, lambda training: None, "training", folder)
         evaluator = problem.evaluator
@@ -168,7 +168,7 @@ class Rounds:
         return Popularity(valid=valid, test=self._evaluate_test(embedding))
 
     def _run_round(self, round: int) -> RoundResult:
-        training, before = self._prepare(round, self._problem)
+        training, before = self._prepare(round, self._problem, self._folder)
         self._train(
             training,
             self._callback.on_round_start,
@@ -199,9 +199,12 @@ class Rounds:
         return result
 
     def _prepare(
-        self, round: int, problem: Problem, epochs: int | None = None
+        self, round: int, problem: Problem, folder: RunFolder, epochs: int | None = None
     ) -> tuple[Training, float]:
-        """Return the training of a round, and the seconds that it took to find its mask."""
+        """Return the training of a round, and the seconds that it took to find its mask.
+
+        Where tickets learn from the dense model too, it is that which ``folder`` has.
+        """
         search, initial = self._search, self._initial
         if round == 0 or search is None:
             ones = ColumnsOfMask.of(Mask.ones(*initial[TABLE].shape), problem.workers)
@@ -218,6 +221,8 @@ class Rounds:
             name: method.rewind(value, trained[name], source)
             for name, value in sorted(restart.items())
         }
+        if search.config.distill:
+            problem = problem.taught_by(folder.read_weights(0))
         training = Training(
             problem,
             start,

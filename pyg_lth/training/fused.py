@@ -17,10 +17,10 @@ from pyg_lth import kernels
 # cache from one matrix product to the next.
 USERS_AT_ONCE = 256
 
-# Takes the scores of some users against the shared negatives and against an item of their own.
-# Replaces the former by the derivatives of the sum of losses by them; returns the losses, and their
-# derivatives by the latter.
-OfScores = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# Takes the scores of some users against the shared negatives and against an item of their own, and
+# which users they are. Replaces the first by the derivatives of the sum of losses by them; returns
+# the losses, and their derivatives by the second.
+OfScores = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 
 
 def applies(rows: Tensor) -> bool:
@@ -28,7 +28,14 @@ def applies(rows: Tensor) -> bool:
     return rows.dtype == torch.float and kernels.usable(rows.device)
 
 
-def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature: float) -> Tensor:
+def sampled_softmax(
+    user: Tensor,
+    positive: Tensor,
+    shared: Tensor,
+    temperature: float,
+    teacher: tuple[Tensor, Tensor, Tensor] | None = None,
+    share: float = 0.0,
+) -> Tensor:
     r"""Softmax over each user's item and negatives that the whole batch shares.
 
     .. math::
@@ -40,15 +47,33 @@ def sampled_softmax(user: Tensor, positive: Tensor, shared: Tensor, temperature:
         positive: Embeddings of an item of each, shape ``[B, dim]``, float.
         shared: Embeddings of the negatives, shape ``[m, dim]``, float.
         temperature: Divides the cosines, :math:`τ`.
+        teacher: Embeddings of a teacher in the same shapes, see
+            :func:`~pyg_lth.training.losses.distilled`.
+        share: Of the teacher.
 
     Returns:
         The loss, a scalar that can be differentiated once.
     """
 
-    def of_scores(others: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    def of_known(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
         loss, slope = torch.empty(2, own.numel())
         kernels.call("softmax_rows", others, *others.shape, own, loss, slope)
         return loss, slope
+
+    if teacher is None:
+        return _apply(user, positive, shared, temperature, of_known)
+    by_teacher, right, wrong = (_unit_rows(rows.detach())[0] for rows in teacher)
+    by_teacher = by_teacher / temperature
+    taught_own = (by_teacher * right).sum(dim=1)
+
+    def of_scores(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
+        target = by_teacher[users] @ wrong.t()
+        # The teacher's probabilities now, and of the user's own item what it lacks of one.
+        _, lacking = of_known(target, taught_own[users], users)
+        expected = (target * others).sum(dim=1) + (1 + lacking) * own
+        loss, slope = of_known(others, own, users)
+        others.sub_(target, alpha=share)
+        return loss + share * (own - expected), slope - share * lacking
 
     return _apply(user, positive, shared, temperature, of_scores)
 
@@ -72,7 +97,7 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
     """
     share = weight / shared.size(0)
 
-    def of_scores(others: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    def of_scores(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
         loss = 1 - own + share * others.sub_(margin).relu_().sum(dim=1)
         others.sign_().mul_(share)
         return loss, own.new_full(own.shape, -1.0)
@@ -107,7 +132,7 @@ class _SharedNegatives(torch.autograd.Function):
         for first in range(0, user.size(0), USERS_AT_ONCE):
             block = slice(first, first + USERS_AT_ONCE)
             part = torch.mm(user[block], shared.t(), out=scores[: own[block].numel()])
-            losses, slope[block] = of_scores(part, own[block])
+            losses, slope[block] = of_scores(part, own[block], block)
             total += losses.sum()
             torch.mm(part, shared, out=of_user[block])
             # This way round the product is quicker by a third.

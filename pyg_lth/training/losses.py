@@ -35,6 +35,31 @@ def bpr(positive: Tensor, negative: Tensor) -> Tensor:
     return F.softplus(negative - positive).mean()
 
 
+def distilled(scores: Tensor, taught: Tensor, share: float) -> Tensor:
+    r"""Cross-entropy of a softmax over some items with what is known and what a teacher says.
+
+    .. math::
+        -\frac{1}{B} \sum_{b,j} \left((1 - λ) [j = 0] + λ q_{bj}\right) \ln p_{bj},
+        \qquad p_{bj} = \frac{e^{s_{bj}}}{\sum_k e^{s_{bk}}},
+        \quad q_{bj} = \frac{e^{t_{bj}}}{\sum_k e^{t_{bk}}}
+
+    The first of each user's items is one that they took. From `"Distilling the Knowledge in a
+    Neural Network" <https://arxiv.org/abs/1503.02531>`_, at the temperature that the scores have.
+
+    Args:
+        scores: Scores :math:`s`, divided by the temperature, shape ``[..., n]``.
+        taught: Those that the teacher gives, :math:`t`, in the same shape.
+        share: Of the teacher, :math:`λ`.
+
+    Returns:
+        The loss, a scalar; with a share of 0 it is :func:`sampled_softmax`, and :func:`bpr` for
+        one negative each.
+    """
+    target = taught.softmax(dim=-1) * share
+    target[..., 0] += 1 - share
+    return (scores.logsumexp(dim=-1) - (target * scores).sum(dim=-1)).mean()
+
+
 def softmax(
     user: Tensor,
     item: Tensor,
@@ -82,6 +107,8 @@ def sampled_softmax(
     shared: Tensor,
     temperature: float,
     total: Total | None = None,
+    teacher: tuple[Tensor, Tensor, Tensor] | None = None,
+    share: float = 0.0,
 ) -> Tensor:
     r"""Softmax over each user's item and negatives that the whole batch shares.
 
@@ -99,13 +126,19 @@ def sampled_softmax(
         shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
         temperature: Divides the cosines, :math:`τ`.
         total: Sums over workers, where the embeddings are some of the columns.
+        teacher: Embeddings of a teacher in the same shapes, see :func:`distilled`; not with
+            ``total``.
+        share: Of the teacher.
 
     Returns:
         The loss, a scalar.
     """
     own, others = _own_and_others(user, positive, shared, temperature, total)
     logits = torch.cat([own.unsqueeze(1), others], dim=1)
-    return (logits.logsumexp(dim=1) - own).mean()
+    if teacher is None:
+        return (logits.logsumexp(dim=1) - own).mean()
+    own, others = _own_and_others(*teacher, temperature, None)
+    return distilled(logits, torch.cat([own.unsqueeze(1), others], dim=1), share)
 
 
 def ccl(
@@ -240,7 +273,9 @@ class OfBatch(Protocol):
         """Return the loss, a scalar.
 
         One that is ``by_columns`` takes ``total`` beside these: where ``out`` has only some of the
-        columns, it sums over the workers that have the others.
+        columns, it sums over the workers that have the others. One that ``distills`` takes
+        ``taught``, which has the teacher's embeddings as ``out`` has those that learn, and
+        ``share``, the teacher's.
 
         Args:
             out: Propagated embeddings of a batch.
@@ -260,6 +295,8 @@ class Loss:
             the batch, or none.
         by_columns: Whether ``of_batch`` takes ``total``, so that the table may be split by columns
             over workers.
+        distills: Whether ``of_batch`` takes ``taught`` and ``share``, so that tickets may learn
+            from the dense round.
 
     Example:
         >>> from pyg_lth.training.losses import LOSSES
@@ -270,6 +307,7 @@ class Loss:
     of_batch: OfBatch
     draws: Literal["own", "shared"] | None = None
     by_columns: bool = False
+    distills: bool = False
 
     def layout(self, config: TrainConfig) -> Layout:
         """What a batch holds for this loss.
@@ -288,10 +326,28 @@ class Loss:
 
 
 def _bpr(
-    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+    out: Parts,
+    batch: Parts,
+    config: TrainConfig,
+    item_degree: Tensor,
+    total: Total | None = None,
+    taught: Parts | None = None,
+    share: float = 0.0,
 ) -> Tensor:
-    scores = (out.user * out.positive).sum(dim=1), (out.user * out.negative).sum(dim=2)
+    if taught is not None:
+        return distilled(_pairs(*_products(out)), _pairs(*_products(taught)), share)
+    scores = _products(out)
     return bpr(*(total(*scores) if total else scores))
+
+
+def _products(rows: Parts) -> tuple[Tensor, Tensor]:
+    """Scores of each user's positive, ``[B]``, and of the negatives, ``[n, B]``."""
+    return (rows.user * rows.positive).sum(dim=1), (rows.user * rows.negative).sum(dim=2)
+
+
+def _pairs(positive: Tensor, negative: Tensor) -> Tensor:
+    """Each negative's score beside that of its positive, shape ``[n, B, 2]``."""
+    return torch.stack([positive.expand_as(negative), negative], dim=-1)
 
 
 def _softmax(
@@ -307,12 +363,19 @@ def _corrected(
 
 
 def _sampled(
-    out: Parts, batch: Parts, config: TrainConfig, item_degree: Tensor, total: Total | None = None
+    out: Parts,
+    batch: Parts,
+    config: TrainConfig,
+    item_degree: Tensor,
+    total: Total | None = None,
+    taught: Parts | None = None,
+    share: float = 0.0,
 ) -> Tensor:
-    rows = out.user, out.positive, out.shared
+    rows, temperature = (out.user, out.positive, out.shared), config.temperature
+    teacher = None if taught is None else (taught.user, taught.positive, taught.shared)
     if total is None and fused.applies(out.user):
-        return fused.sampled_softmax(*rows, config.temperature)
-    return sampled_softmax(*rows, config.temperature, total)
+        return fused.sampled_softmax(*rows, temperature, teacher, share)
+    return sampled_softmax(*rows, temperature, total, teacher, share)
 
 
 def _ccl(
@@ -328,10 +391,10 @@ LOSSES: strategies.Registry[Loss] = strategies.LOSSES
 LOSSES.extend(
     __name__,
     {
-        "bpr": Loss(_bpr, draws="own", by_columns=True),
+        "bpr": Loss(_bpr, draws="own", by_columns=True, distills=True),
         "softmax": Loss(_softmax, by_columns=True),
         "corrected-softmax": Loss(_corrected, by_columns=True),
-        "sampled-softmax": Loss(_sampled, draws="shared", by_columns=True),
+        "sampled-softmax": Loss(_sampled, draws="shared", by_columns=True, distills=True),
         "ccl": Loss(_ccl, draws="shared", by_columns=True),
     },
 )

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from pyg_lth import seeding
-from pyg_lth.config import TrainConfig
+from pyg_lth.config import PruneConfig, TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
-from pyg_lth.nn.backbones import BACKBONES, TABLE, LightGCN, TableModel, Weights
+from pyg_lth.nn.backbones import (
+    BACKBONES,
+    TABLE,
+    LightGCN,
+    TableModel,
+    Weights,
+    build_backbone,
+)
 from pyg_lth.training.losses import LOSSES, unit_rows
 from pyg_lth.training.sampling import TripletSampler
 from pyg_lth.workers import ALONE, Workers
@@ -35,6 +42,8 @@ class Problem:
         sampler: Draws the batches.
         evaluator: Ranks on the part that chooses epochs.
         workers: Who has which columns of the table.
+        teacher: Propagated embeddings to learn from beside the interactions, shape ``[num_nodes,
+            dim]``, on ``device``; see :func:`~pyg_lth.training.losses.distilled`.
     """
 
     config: TrainConfig
@@ -44,6 +53,7 @@ class Problem:
     sampler: TripletSampler
     evaluator: Evaluator
     workers: Workers = ALONE
+    teacher: Tensor | None = None
 
     @classmethod
     def prepare(
@@ -80,6 +90,16 @@ class Problem:
         """Prepare the same with validation given back to train; what is left to rank on is test."""
         config = self.config.model_copy(update={"select_on": "test"})
         return Problem.prepare(self.split.with_validation(), config, self.device, self.workers)
+
+    def taught_by(self, weights: Weights) -> "Problem":
+        """Return the same with a trained model as the teacher.
+
+        Args:
+            weights: Its parameters.
+        """
+        model = build_backbone(self.config, weights, self.device)
+        with torch.no_grad():
+            return dataclasses.replace(self, teacher=model.get_embedding(self.propagation))
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Any, Tensor]]:
         """Yield the batches of one epoch, each with what it propagates through.
@@ -125,9 +145,15 @@ class Problem:
             batch: As in :meth:`nodes`.
         """
         layout, config = self.sampler.layout, self.config
-        total = {} if self.workers.size == 1 else {"total": self.workers.total}
+        more: dict[str, Any] = {}
+        if self.workers.size > 1:
+            more["total"] = self.workers.total
+        if self.teacher is not None:
+            assert isinstance(config, PruneConfig)
+            more["taught"] = layout.split(self.teacher[self.nodes(batch)])
+            more["share"] = config.distill
         return LOSSES[config.loss].of_batch(
-            layout.split(out), layout.split(batch), config, self.sampler.item_degree, **total
+            layout.split(out), layout.split(batch), config, self.sampler.item_degree, **more
         )
 
     def embed(self, model: LightGCN | TableModel) -> Tensor:

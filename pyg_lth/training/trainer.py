@@ -123,7 +123,8 @@ class Training:
         pays = isinstance(update, TritonUpdate) or (
             isinstance(update, RowUpdate) and update.is_large
         )
-        step = self._bpr_step if config.loss == "bpr" and pays else self.step
+        plain_bpr = config.loss == "bpr" and self.problem.teacher is None
+        step = self._bpr_step if plain_bpr and pays else self.step
         # What is recorded propagates through one graph.
         if self.problem.device.type != "cuda" or config.disjoint_parts > 1:
             return step

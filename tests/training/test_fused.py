@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pyg_lth import kernels
-from pyg_lth.training import fused
+from pyg_lth.training import fused, losses
 
 pytestmark = pytest.mark.skipif(kernels.library() is None, reason="the kernels are not compiled")
 
@@ -114,3 +114,13 @@ def test_the_kernel_gives_the_same_bits_on_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_a_teacher_says_is_learned_as_autograd_has_it(sizes, share):
+    rows = rows_of(*sizes)
+    teacher = tuple(part + torch.randn_like(part) for part in rows)
+    found = value_and_gradients(fused.sampled_softmax, rows, (0.2, teacher, share))
+    expected = value_and_gradients(losses.sampled_softmax, rows, (0.2, None, teacher, share))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

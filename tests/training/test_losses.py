@@ -282,3 +282,31 @@ def test_a_row_that_can_only_change_its_length_has_no_gradient():
 def test_the_gradient_of_unit_rows_is_that_of_finite_differences():
     rows = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(losses.unit_rows, rows)
+
+
+def test_a_teacher_s_distribution_is_learned_beside_the_item():
+    scores, taught = torch.randn(2, 3, 4, dtype=torch.float64)
+    expected = 0.0
+    for own, theirs in zip(scores.tolist(), taught.tolist(), strict=True):
+        total = math.log(sum(map(math.exp, own)))
+        for place, score in enumerate(own):
+            probability = math.exp(theirs[place]) / sum(map(math.exp, theirs))
+            expected -= (0.7 * (place == 0) + 0.3 * probability) * (score - total) / 3
+    assert losses.distilled(scores, taught, 0.3).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES.names() if LOSSES[name].distills])
+def test_a_teacher_without_a_share_changes_no_loss(name):
+    drawn = {"shared": 5} if LOSSES[name].draws == "shared" else {"negatives": 2}
+    out, batch = parts(**drawn)
+    taught, _ = parts(**drawn)
+    plain = of_batch(name, out, batch)
+    read = LOSSES[name].of_batch
+    config = TrainConfig(loss=name, temperature=0.3)
+    torch.testing.assert_close(read(out, batch, config, DEGREE, taught=taught, share=0.0), plain)
+    # A model that is its own teacher is where it shall be: nothing pulls it elsewhere.
+    leaf = Parts(*(rows.clone().requires_grad_(rows.numel() > 0) for rows in out))
+    torch.autograd.backward(read(leaf, batch, config, DEGREE, taught=out, share=1.0))
+    for rows in leaf:
+        if rows.grad is not None:
+            torch.testing.assert_close(rows.grad, torch.zeros_like(rows), atol=1e-6, rtol=0)
