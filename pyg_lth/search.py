@@ -19,7 +19,7 @@ from pyg_lth.estimate import estimate
 from pyg_lth.evaluation.significance import Difference, paired_difference
 from pyg_lth.interactions import InteractionSplit
 from pyg_lth.lottery.callbacks import Callback, Together
-from pyg_lth.lottery.evidence import rotated
+from pyg_lth.lottery.evidence import rotated, rotated_at_first
 from pyg_lth.lottery.interruption import deferred_interrupt
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.rewinding import to_initialization
@@ -322,7 +322,7 @@ def _masks_to_train_under(
         raise InputError(f"`rewind_epoch` does not go with `method={config.method}`")
     if config.mask_from is None:
         return [None] * seeds
-    if method.regrows or method.evidence is rotated:
+    if method.regrows or method.evidence in (rotated, rotated_at_first):
         does = "moves its masks" if method.regrows else "takes its masks and θ₀ from one basis"
         raise InputError(f"`mask_from` does not go with `method={config.method}`, which {does}")
     # A run goes on to find it where it was begun.

@@ -146,7 +146,8 @@ METHODS: Registry[Any] = Registry(
     "pyg_lth.lottery.methods",
     {
         **{"imp": {}, "oneshot": {}, "random": {}, "reinit": {}, "finetune": {}, "lr-rewind": {}},
-        **{"rotate": {}, "pep": {}, "snip": {}, "dynamic": {}, "narrow": {}, "shuffle": {}},
+        **{"rotate": {}, "rotate-lr-rewind": {}, "pep": {}, "snip": {}, "dynamic": {}},
+        **{"narrow": {}, "shuffle": {}},
     },
 )
 BACKBONES: Registry[Any] = Registry(

@@ -111,7 +111,8 @@ def test_masks_of_imp_are_nested(small_graph, quick_config, model, scope):
 
 
 @pytest.mark.parametrize(
-    "method", sorted(set(NAMES) - {"reinit", "finetune", "lr-rewind", "rotate"})
+    "method",
+    sorted(set(NAMES) - {"reinit", "finetune", "lr-rewind", "rotate", "rotate-lr-rewind"}),
 )
 def test_every_round_starts_at_mask_times_theta_0_bit_for_bit(
     small_graph, config_of, tmp_path, method

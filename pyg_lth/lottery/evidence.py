@@ -118,6 +118,14 @@ def rotated(search: Search, round: int) -> Found:
     return Found(mask, table @ search.basis, seconds, search.restart()[TABLE] @ search.basis)
 
 
+def rotated_at_first(search: Search, round: int) -> Found:
+    """As :func:`rotated` for the first round, then the table of the round before.
+
+    Arguments are as in :func:`initial`. What goes on from there stays in that basis.
+    """
+    return rotated(search, round) if round == 1 else previous(search, round)
+
+
 def previous(search: Search, round: int) -> Found:
     """The table of the round before; arguments as in :func:`initial`."""
     return search.of_round(round - 1)

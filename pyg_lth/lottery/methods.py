@@ -59,6 +59,9 @@ METHODS.extend(
         "lr-rewind": Method(
             criteria.magnitude, evidence.previous, rewinding.to_trained, by_columns=True
         ),
+        "rotate-lr-rewind": Method(
+            criteria.magnitude, evidence.rotated_at_first, rewinding.to_trained
+        ),
         "pep": Method(criteria.given, evidence.thresholds, rewinding.to_initialization),
         "snip": Method(
             criteria.saliency, evidence.initial, rewinding.to_initialization, by_columns=True

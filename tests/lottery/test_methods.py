@@ -107,6 +107,18 @@ def test_rotate_prunes_and_rewinds_in_another_basis(small_graph, quick_config, t
         assert torch.equal(heard.starts[round], (theta0(tmp_path) @ basis) * mask)
 
 
+def test_rotate_lr_rewind_goes_on_from_the_dense_table_in_another_basis(
+    small_graph, quick_config, tmp_path
+):
+    _, heard = run(small_graph, quick_config(method="rotate-lr-rewind"), tmp_path)
+    carried = best_of(tmp_path, 0) @ quartimax(best_of(tmp_path, 0))
+    for round in range(1, 4):
+        mask = mask_of(tmp_path, round)
+        assert carried.abs()[mask].min() >= carried.abs()[~mask].max()
+        assert torch.equal(heard.starts[round], carried * mask)
+        carried = best_of(tmp_path, round)
+
+
 @pytest.mark.parametrize("scope", ["joint", "user_item", "row"])
 def test_shuffle_has_as_many_in_each_row_as_imp_elsewhere(
     small_graph, quick_config, tmp_path, scope
