@@ -141,7 +141,7 @@ class _SharedNegatives(torch.autograd.Function):
         of_user.addcmul_(positive, slope).div_(temperature)
         gradients = (of_user, user * slope, of_shared.t().contiguous())
         ctx.save_for_backward(
-            *(_through_length(g, *unit) for g, unit in zip(gradients, units, strict=True))
+            *(through_length(g, *unit) for g, unit in zip(gradients, units, strict=True))
         )
         ctx.size = own.numel()
         loss: Tensor = total / ctx.size
@@ -161,8 +161,14 @@ def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows / length, length
 
 
-def _through_length(gradient: Tensor, unit: Tensor, length: Tensor) -> Tensor:
-    """The gradient by rows from that by the unit rows, which it overwrites."""
+def through_length(gradient: Tensor, unit: Tensor, length: Tensor) -> Tensor:
+    """The gradient by rows from that by the unit rows, which it overwrites.
+
+    Args:
+        gradient: By the unit rows, shape ``[n, dim]``.
+        unit: Rows of length one, those of zeros left as they are, shape ``[n, dim]``.
+        length: What the rows were divided by, shape ``[n, 1]``.
+    """
     along = (gradient * unit).sum(dim=1, keepdim=True)
     gradient.addcmul_(unit, along, value=-1).div_(length)
     return gradient

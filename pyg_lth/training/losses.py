@@ -196,17 +196,14 @@ class _UnitRows(torch.autograd.Function):
         length = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
         length = length.to(rows.dtype)
         length = length.where(length > 0, 1)
-        units = rows / length
+        units: Tensor = rows / length
         ctx.save_for_backward(units, length)
         return units
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        units, length = ctx.saved_tensors
-        (gradient,) = grad_outputs
-        along = (gradient * units).sum(dim=1, keepdim=True)
-        return (gradient - units * along) / length
+        return fused.through_length(grad_outputs[0].clone(), *ctx.saved_tensors)
 
 
 def _cosines(user: Tensor, item: Tensor, temperature: float, total: Total | None) -> Tensor:
