@@ -236,11 +236,6 @@ def check_strategies(config: TrainConfig, workers: int) -> None:
         )
     if workers == 1:
         return
-    if isinstance(config, PruneConfig) and config.distill:
-        raise InputError(
-            f"`distill={config.distill:g}` does not go with `workers={workers}`: leave it out, or "
-            "take one worker"
-        )
     if workers > config.dim:
         raise InputError(
             f"`workers={workers}` cannot share a table of {config.dim} columns: take no more "

@@ -126,8 +126,7 @@ def sampled_softmax(
         shared: Propagated embeddings of the negatives, shape ``[m, dim]``.
         temperature: Divides the cosines, :math:`τ`.
         total: Sums over workers, where the embeddings are some of the columns.
-        teacher: Embeddings of a teacher in the same shapes, see :func:`distilled`; not with
-            ``total``.
+        teacher: Embeddings of a teacher in the same shapes, see :func:`distilled`.
         share: Of the teacher.
 
     Returns:
@@ -137,7 +136,7 @@ def sampled_softmax(
     logits = torch.cat([own.unsqueeze(1), others], dim=1)
     if teacher is None:
         return (logits.logsumexp(dim=1) - own).mean()
-    own, others = _own_and_others(*teacher, temperature, None)
+    own, others = _own_and_others(*teacher, temperature, total)
     return distilled(logits, torch.cat([own.unsqueeze(1), others], dim=1), share)
 
 
@@ -331,13 +330,15 @@ def _bpr(
     taught: Parts | None = None,
     share: float = 0.0,
 ) -> Tensor:
-    if taught is not None:
-        return distilled(_pairs(*_products(out)), _pairs(*_products(taught)), share)
-    scores = _products(out)
-    return bpr(*(total(*scores) if total else scores))
+    scores = _products(out) if taught is None else (*_products(out), *_products(taught))
+    if total is not None:
+        scores = total(*scores)
+    if taught is None:
+        return bpr(*scores)
+    return distilled(_pairs(*scores[:2]), _pairs(*scores[2:]), share)
 
 
-def _products(rows: Parts) -> tuple[Tensor, Tensor]:
+def _products(rows: Parts) -> tuple[Tensor, ...]:
     """Scores of each user's positive, ``[B]``, and of the negatives, ``[n, B]``."""
     return (rows.user * rows.positive).sum(dim=1), (rows.user * rows.negative).sum(dim=2)
 
