@@ -288,6 +288,7 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
         "max_epochs": 60,
         "patience": 4,
         "refit": True,
+        "distill": 0.9,
     },
 }
 # What it changes beside for backbones that propagate, and for those that do not.
@@ -304,7 +305,7 @@ _ALONE: dict[PresetName, dict[str, Any]] = {
 
 # Of a preset, what goes with its value of another setting alone.
 _GOES_WITH = {
-    **{"negatives_by": "loss", "popularity": "loss"},
+    **{"negatives_by": "loss", "popularity": "loss", "distill": "loss"},
     **{"first_layer": "layers", "disjoint_parts": "batch_by"},
 }
 

@@ -245,6 +245,7 @@ def test_a_preset_leaves_out_what_does_not_go_with_what_is_chosen(chosen):
     found = PruneConfig(**{**config.of_preset("strong", chosen), **chosen})
     assert found.dim == 64
     assert found.popularity == (found.loss == "sampled-softmax")
+    assert (found.distill > 0) == (found.loss == "sampled-softmax")
     assert found.first_layer == (1 if found.layers == 3 else 0)
     assert found.disjoint_parts == (8 if found.layers and found.batch_by == "edge" else 1)
 
