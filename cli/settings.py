@@ -53,8 +53,10 @@ def options_of(
             if name not in skip:
                 form = _click_type(field)
                 # A flag that is not given says nothing, so that a file can still say something.
+                # What is off unless a file or a preset says otherwise can be put off again.
+                back = f"/--no-{flag(name)[2:]}" if field.default is False else ""
                 function = click.option(
-                    flag(name),
+                    flag(name) + back,
                     name,
                     type=form,
                     is_flag=form is bool,

@@ -324,7 +324,9 @@ def refit(report: Report) -> str:
 
 def title(report: Report) -> str:
     """The settings that tell one run from another."""
-    names = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
+    names = ["dataset", "model", "dim", "layers", "loss", "method", "scope", "amount"]
+    if report.config.get("distill"):
+        names.append("distill")
     shown = [
         f"{name} {printable(str(report.config[name]))}" for name in names if name in report.config
     ]

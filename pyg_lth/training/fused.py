@@ -15,7 +15,7 @@ from pyg_lth import kernels
 
 # Users whose scores against all shared negatives are at work at once, so that these stay in the
 # cache from one matrix product to the next.
-USERS_AT_ONCE = 256
+USERS_AT_ONCE = 512
 
 # Takes the scores of some users against the shared negatives and against an item of their own, and
 # which users they are. Replaces the first by the derivatives of the sum of losses by them; returns

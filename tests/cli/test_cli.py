@@ -123,6 +123,15 @@ def test_flags_take_precedence_over_the_file_and_the_file_over_defaults(run, tmp
     assert (shown["layers"], shown["dim"]) == (0, 32)
 
 
+@pytest.mark.parametrize(("flags", "expected"), [([], True), (["--no-refit"], False)])
+def test_what_a_preset_or_a_file_turns_on_a_flag_turns_off(run, tmp_path, flags, expected):
+    file = tmp_path / "settings.json"
+    file.write_text('{"refit": true}')
+    for given in (["--preset", "strong"], ["--config", file]):
+        _, out, _ = run("prune", *given, *flags, "--print-config")
+        assert json.loads(out)["refit"] is expected
+
+
 @pytest.mark.parametrize(
     "text", ['{"rounds": 7, "lr": 1e-2, "user_col": null}', "rounds: 7\nlr: 1e-2\nuser_col:\n"]
 )

@@ -36,7 +36,7 @@ LOSSES = {
     "ccl, hardly a negative": (fused.ccl, ccl, (0.9, 10.0)),
 }
 # Around a block of users and the lanes of a register.
-SIZES = [(1, 1, 1), (5, 16, 3), (255, 33, 8), (256, 17, 20), (257, 15, 32), (600, 100, 7)]
+SIZES = [(1, 1, 1), (5, 16, 3), (511, 33, 8), (512, 17, 20), (513, 15, 32), (1100, 100, 7)]
 
 
 def rows_of(size, shared, dim):
