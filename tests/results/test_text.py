@@ -13,6 +13,7 @@ from pyg_lth.results.text import (
     questions,
     subject,
     table_rows,
+    title,
     why_none_wins,
 )
 
@@ -66,6 +67,11 @@ def over_seeds(*tickets, **settings):
 
 def answer(report, question, num_users=500):
     return " ".join(questions(report, num_users)[question])
+
+
+@pytest.mark.parametrize(("distill", "said"), [(0.5, True), (0.0, False)])
+def test_the_title_says_what_tickets_were_taught(distill, said):
+    assert ("distill 0.5" in title(build(0.4, distill=distill))) == said
 
 
 def test_the_questions_come_in_the_order_to_read_them():
