@@ -71,7 +71,7 @@ def answer(report, question, num_users=500):
 
 @pytest.mark.parametrize(("distill", "said"), [(0.5, True), (0.0, False)])
 def test_the_title_says_what_tickets_were_taught(distill, said):
-    assert ("distill 0.5" in title(build(0.4, distill=distill))) == said
+    assert ("distill 0.5" in title(build(result(1, 0.4), distill=distill))) == said
 
 
 def test_the_questions_come_in_the_order_to_read_them():
