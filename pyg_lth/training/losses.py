@@ -132,12 +132,11 @@ def sampled_softmax(
     Returns:
         The loss, a scalar.
     """
-    own, others = _own_and_others(user, positive, shared, temperature, total)
-    logits = torch.cat([own.unsqueeze(1), others], dim=1)
+    logits = _own_first(*_own_and_others(user, positive, shared, temperature, total))
     if teacher is None:
-        return (logits.logsumexp(dim=1) - own).mean()
-    own, others = _own_and_others(*teacher, temperature, total)
-    return distilled(logits, torch.cat([own.unsqueeze(1), others], dim=1), share)
+        return (logits.logsumexp(dim=1) - logits[:, 0]).mean()
+    taught = _own_first(*_own_and_others(*teacher, temperature, total))
+    return distilled(logits, taught, share)
 
 
 def ccl(
@@ -228,6 +227,11 @@ def _own_and_others(
     of_user, of_positive, of_shared = map(_lengths, squares)
     of_user = of_user * temperature
     return own / (of_user * of_positive), others / (of_user.unsqueeze(1) * of_shared)
+
+
+def _own_first(own: Tensor, others: Tensor) -> Tensor:
+    """Scores of ``[B]`` and of ``[B, m]`` side by side, ``[B, 1 + m]``."""
+    return torch.cat([own.unsqueeze(1), others], dim=1)
 
 
 def _squares(rows: Tensor) -> Tensor:
