@@ -20,7 +20,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command()
-@options_of(TrainSettings)
+@options_of(TrainSettings, skip=("teacher", "distill"))
 @click.option("--trials", type=click.IntRange(min=1), default=20, show_default=True, help="In all.")
 @click.option(
     "--over",

@@ -103,6 +103,18 @@ class TrainConfig(BaseModel):
         description="Parts that the train interactions are split into for each epoch: a batch from "
         "one propagates through the others; 1 does both with all.",
     )
+    teacher: str | None = Field(
+        None,
+        description="Run folder whose dense model dense and tickets learn from, beside the "
+        "interactions.",
+    )
+    distill: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share that a teacher's scores have in what is learned: 0.9 with `teacher` "
+        "unless given; without, it is their dense round that teaches tickets.",
+    )
     max_epochs: int = Field(1000, ge=1, description="Epochs at most in one round.")
     patience: int = Field(20, ge=1, description="Evaluations without a new best before stopping.")
     eval_every: int = Field(5, ge=1, description="Epochs from one evaluation to the next.")
@@ -131,7 +143,7 @@ class TrainConfig(BaseModel):
         for setting, strategies in (("model", BACKBONES), ("loss", LOSSES)):
             name = values.get(setting, cls.model_fields[setting].default)
             following |= strategies.defaults(str(name))
-        following["select_by"] = "recall"
+        following |= {"select_by": "recall", "distill": 0.9 if values.get("teacher") else 0.0}
         absent = {key: value for key, value in following.items() if values.get(key) is None}
         filled = {**values, **absent}
         if filled["select_by"] in SELECTION_METRICS:
@@ -193,6 +205,14 @@ class TrainConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_teacher_has_a_share(self) -> "TrainConfig":
+        if self.teacher is not None and not self.distill:
+            raise ValueError(
+                "a teacher with a share of 0 teaches nothing: give distill, or leave teacher out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refit_adds_validation(self) -> "TrainConfig":
         if self.refit and self.select_on == "test":
             raise ValueError(
@@ -224,13 +244,6 @@ class PruneConfig(TrainConfig):
     scope: ScopeName = Field("joint", description="Entries that share one pruning threshold.")
     rewind_epoch: int = Field(
         0, ge=0, description="Epoch of the dense round that survivors restart from; 0: θ₀."
-    )
-    distill: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Share that the dense round's scores have in what a ticket learns, beside the "
-        "interactions.",
     )
     threshold: ThresholdName = Field(
         "table", description="What shares one learned threshold of pep: all, a row, an entry."

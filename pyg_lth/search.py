@@ -24,6 +24,7 @@ from pyg_lth.lottery.interruption import deferred_interrupt
 from pyg_lth.lottery.methods import METHODS
 from pyg_lth.lottery.rewinding import to_initialization
 from pyg_lth.lottery.rounds import Rounds
+from pyg_lth.lottery.teaching import taught
 from pyg_lth.reporting.live import show_progress
 from pyg_lth.results.report import Refit, Report
 from pyg_lth.results.run_folder import Data, Ids, RunFolder
@@ -116,15 +117,16 @@ def find_tickets(
     if shortage := estimate(split, config, device, run_dir, jobs, workers).shortage:
         raise InputError(shortage)
     masks = _masks_to_train_under(config, seeds, fingerprint, source, workers)
+    teachers = _teachers(config, seeds, fingerprint, source, workers)
 
     # Which ticket to refit is known when all seeds are done.
     of_each = {"seeds": 1, "refit": False} if seeds > 1 else {}
 
-    def prepare(seed: int) -> Problem:
+    def prepare(seed: int, teacher: RunFolder | None) -> Problem:
         own = config.model_copy(update={"seed": seed, **of_each})
         held_out = own.select_on == "valid" and split.valid is None
         own_split = split.hold_out_validation(seed) if held_out else split
-        return Problem.prepare(own_split, own, device, workers)
+        return taught(Problem.prepare(own_split, own, device, workers), teacher)
 
     shown = show_progress(run_dir) if progress else contextlib.nullcontext(Callback())
     kept = tempfile.TemporaryDirectory() if run_dir is None else contextlib.nullcontext(run_dir)
@@ -138,18 +140,23 @@ def find_tickets(
     ):
         heard = Together(display, callback) if callback else display
 
-        def begin(problem: Problem, folder: RunFolder, masks: RunFolder | None) -> Rounds:
-            return Rounds(problem, folder, masks, heard, checkpoint_seconds, interrupted)
+        def begin(
+            problem: Problem,
+            folder: RunFolder,
+            masks: RunFolder | None,
+            teacher: RunFolder | None,
+        ) -> Rounds:
+            return Rounds(problem, folder, masks, teacher, heard, checkpoint_seconds, interrupted)
 
         # What cannot be used is found out before the folder is claimed.
-        first = prepare(config.seed)
+        first = prepare(config.seed, teachers[0])
         folder.begin(config.model_dump(), fingerprint, resume, kept_data)
         if seeds == 1:
-            rounds = begin(first, folder, masks[0])
+            rounds = begin(first, folder, masks[0], teachers[0])
             report = rounds.run()
             return _refit(config, report, folder, [folder], [rounds])
         assert isinstance(config, PruneConfig)
-        rest = map(prepare, range(config.seed + 1, config.seed + seeds))
+        rest = map(prepare, range(config.seed + 1, config.seed + seeds), teachers[1:])
         folders = [folder.of_seed(config.seed + index) for index in range(seeds)]
         for index, own in enumerate(folders):
             settings = {**completed(folder.read_config()), "seed": config.seed + index, **of_each}
@@ -159,8 +166,9 @@ def find_tickets(
             run_ahead([own.path for own in folders])
         reports: list[Report] = []
         runs: list[Rounds] = []
-        for problem, own, mask in zip(itertools.chain([first], rest), folders, masks, strict=True):
-            rounds = begin(problem, own, mask)
+        problems = itertools.chain([first], rest)
+        for problem, own, *others in zip(problems, folders, masks, teachers, strict=True):
+            rounds = begin(problem, own, *others)
             with own:
                 reports.append(rounds.run())
             report = _report_together(config, completed(folder.read_config()), folders, reports)
@@ -225,10 +233,10 @@ def check_strategies(config: TrainConfig, workers: int) -> None:
     """Check that model, loss and method can do what a run asks of them.
 
     Raises:
-        InputError: If tickets cannot learn from the dense round, or the table cannot be split by
-            columns over so many workers.
+        InputError: If there cannot be a teacher, or the table cannot be split by columns over so
+            many workers.
     """
-    if isinstance(config, PruneConfig) and config.distill and not LOSSES[config.loss].distills:
+    if config.distill and not LOSSES[config.loss].distills:
         able = ", ".join(name for name in LOSSES.names() if LOSSES[name].distills)
         raise InputError(
             f"`distill={config.distill:g}` does not go with `loss={config.loss}`: leave it out, or "
@@ -320,14 +328,12 @@ def _masks_to_train_under(
     if method.regrows or method.evidence in (rotated, rotated_at_first):
         does = "moves its masks" if method.regrows else "takes its masks and θ₀ from one basis"
         raise InputError(f"`mask_from` does not go with `method={config.method}`, which {does}")
-    # A run goes on to find it where it was begun.
-    path = resumed.locate(config.mask_from) if resumed else config.mask_from
-    source = RunFolder(path, workers)
+    source = _other_run("mask_from", config.mask_from, fingerprint, resumed, workers)
     found = source.read_config()
-    if found["dim"] != config.dim or source.read_environment().get("graph") != fingerprint:
+    if found["dim"] != config.dim:
         raise InputError(
-            f"`mask_from={config.mask_from}`: its masks are of another graph or dimension; take a "
-            "run on the same data set with the same `dim`"
+            f"`mask_from={config.mask_from}`: its masks are of another dimension; take "
+            f"`dim={found['dim']}`, or another run"
         )
     theirs = found.get("seeds", 1)
     if theirs not in (1, seeds):
@@ -344,3 +350,62 @@ def _masks_to_train_under(
             "with no more than that"
         )
     return list(sources)
+
+
+def _teachers(
+    config: TrainConfig,
+    seeds: int,
+    fingerprint: str,
+    resumed: RunFolder | None,
+    workers: Workers,
+) -> list[RunFolder | None]:
+    """The run whose dense model teaches each seed, after checking that it may and can."""
+    if config.teacher is None:
+        return [None] * seeds
+    named = f"`teacher={config.teacher}`"
+    source = _other_run("teacher", config.teacher, fingerprint, resumed, workers)
+    theirs = source.read_settings()
+    for setting in ("loss", "temperature", "negatives_by"):
+        own, other = getattr(config, setting), getattr(theirs, setting)
+        if own != other:
+            raise InputError(
+                f"{named} was trained with `{setting}={other}`, and its scores mean something else "
+                f"with `{setting}={own}`: take the same"
+            )
+    if config.select_on == "valid" and theirs.select_on == "test":
+        raise InputError(
+            f"{named} has chosen on test, which is not to be looked at with `select_on=valid`: "
+            "take a run that chose on validation, or `select_on=test`"
+        )
+    if workers.size > (theirs.dim if BACKBONES[theirs.model].by_columns else 1):
+        raise InputError(
+            f"{named} cannot be shared by `workers={workers.size}`: take fewer, or a teacher with "
+            "more columns"
+        )
+    count = theirs.seeds if isinstance(theirs, PruneConfig) else 1
+    found: list[RunFolder | None] = []
+    for seed in range(config.seed, config.seed + seeds):
+        # What another seed holds out for validation it has trained on.
+        if not theirs.seed <= seed < theirs.seed + count:
+            raise InputError(
+                f"{named} has no `seed={seed}`, and another has trained on what this one validates "
+                "with: take the same seeds"
+            )
+        own = source.of_seed(seed) if count > 1 else source
+        if own.read_result(0) is None:
+            raise InputError(f"{named} has no dense model yet: wait for it, or `resume` it")
+        found.append(own)
+    return found
+
+
+def _other_run(
+    setting: str, path: str, fingerprint: str, resumed: RunFolder | None, workers: Workers
+) -> RunFolder:
+    """The run that a setting names, which a run that goes on finds where it was begun."""
+    source = RunFolder(resumed.locate(path) if resumed else path, workers)
+    source.read_config()
+    if source.read_environment().get("graph") != fingerprint:
+        raise InputError(
+            f"`{setting}={path}` is of another graph: take a run on the same data set, read alike"
+        )
+    return source

@@ -111,7 +111,8 @@ def tune(
             that have ended by then, and so on what runs beside.
 
     Raises:
-        InputError: If Optuna is missing, the settings select on test, or the study is another's.
+        InputError: If Optuna is missing, the settings select on test or name a teacher, or the
+            study is another's.
 
     Example:
         >>> import pyg_lth
@@ -125,6 +126,8 @@ def tune(
     optuna = _optuna()
     if config.select_on == "test":
         raise InputError("`select_on=test`: settings are tuned on validation; leave it out")
+    if config.teacher is not None:
+        raise InputError(f"`teacher={config.teacher}`: trials have none; leave it out")
     names = tunable(config) if over is None else list(over)
     if wrong := [name for name in names if name not in SPACES]:
         raise InputError(f"there is no space to tune {wrong[0]} in: take {', '.join(SPACES)}")

@@ -193,6 +193,8 @@ def test_the_hash_is_the_same_on_every_machine():
         "negative_weight": 150.0,
         "batch_by": "user",
         "disjoint_parts": 1,
+        "teacher": None,
+        "distill": 0.0,
         "max_epochs": 100,
         "patience": 10,
         "eval_every": 5,
@@ -204,7 +206,7 @@ def test_the_hash_is_the_same_on_every_machine():
         "seed": 7,
     }
     assert set(settings) == set(TrainConfig.model_fields)
-    assert TrainConfig(**settings).stable_hash() == "9627ca6d35a1"
+    assert TrainConfig(**settings).stable_hash() == "b5d40dc43ac9"
 
 
 def test_the_mean_over_layers_begins_with_one_that_there_is():
@@ -223,6 +225,13 @@ def test_disjoint_parts_are_of_interactions_that_are_propagated_through():
     ):
         with pytest.raises(ValidationError, match=reason):
             TrainConfig(disjoint_parts=2, **settings)
+
+
+def test_a_teacher_has_a_share_unless_given_none():
+    assert TrainConfig(teacher="runs/other").distill == 0.9
+    assert TrainConfig(teacher="runs/other", distill=0.5).distill == 0.5
+    with pytest.raises(ValidationError, match="a teacher with a share of 0 teaches nothing"):
+        TrainConfig(teacher="runs/other", distill=0)
 
 
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
@@ -298,6 +307,7 @@ def test_different_settings_differ_in_their_hash():
         "method": "random",
         "scope": "row",
         "rewind_epoch": 3,
+        "teacher": "runs/other",
         "distill": 0.5,
         "threshold": "entry",
         "mask_from": "runs/other",

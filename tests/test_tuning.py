@@ -88,6 +88,8 @@ def test_what_cannot_be_tuned_is_one_clear_line(small_graph, config, tmp_path):
     path = tmp_path / "study.db"
     with pytest.raises(InputError, match="tuned on validation"):
         tune(small_graph, config.model_copy(update={"select_on": "test"}), path)
+    with pytest.raises(InputError, match="`teacher=runs/other`: trials have none; leave it out"):
+        tune(small_graph, TrainConfig(teacher="runs/other"), path)
     with pytest.raises(InputError, match="no space to tune dim"):
         tune(small_graph, config, path, over=["dim"])
     tune(small_graph, config, path, trials=1, over=["lr"])

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from pyg_lth import InputError, find_tickets
+from pyg_lth import InputError, find_tickets, train
 from pyg_lth.errors import WorkerLost
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.pruning import selection
@@ -72,7 +72,7 @@ def primitives_of(workers):
 def everything(workers, graph, split, quick_config, folder):
     gc.freeze()
     searches = {}
-    for name, settings in searches_of(quick_config).items():
+    for name, settings in searches_of(quick_config, folder).items():
         run = folder / f"{name}-{workers.size}"
         searches[name] = find_tickets(graph, settings, run_dir=run, workers=workers).to_json()
     problem = Problem.prepare(split, quick_config(dim=DIM), CPU, workers)
@@ -85,7 +85,7 @@ def everything(workers, graph, split, quick_config, folder):
     }
 
 
-def searches_of(quick_config):
+def searches_of(quick_config, folder):
     few = {"dim": DIM, "rounds": ROUNDS, "batch_size": 128}
     # With one entry left in a row, its cosines do not depend on it: what is left of its gradient is
     # rounding, which Adam makes as large as any other. So fewer are pruned there.
@@ -97,7 +97,11 @@ def searches_of(quick_config):
         "mf-softmax": quick_config(
             **softmax, model="mf", rewind_epoch=1, popularity=0.5, distill=0.9
         ),
+        "mf-taught": quick_config(**few, model="mf", teacher=str(folder / "teacher")),
     }
+
+
+NAMES = ["lightgcn-bpr", "mf-bpr", "lightgcn-softmax", "mf-softmax", "mf-taught"]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +111,7 @@ def crews(small_graph, make_split, quick_config, tmp_path_factory):
     store = small_graph["user", "rates", "item"]
     split = make_split(40, 30, store.edge_index, store.edge_label_index, store.val_edge_label_index)
     given = (small_graph, split, quick_config, folder)
+    train(small_graph, quick_config(dim=DIM + 3), run_dir=folder / "teacher")
     found = {size: run_crew(size, everything, *given) for size in (2, 3, 4)}
     return {1: [everything(ALONE, *given)], **found}, folder
 
@@ -173,7 +178,7 @@ def without_times(value):
 
 
 @SIZES
-@pytest.mark.parametrize("name", ["lightgcn-bpr", "mf-bpr", "lightgcn-softmax", "mf-softmax"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_search_is_that_of_one_worker(crews, size, name):
     found, folder = crews
     alone, *reports = (
@@ -237,7 +242,7 @@ def go_on(workers, graph, run):
 def test_a_run_goes_on_with_another_number_of_workers(
     crews, small_graph, quick_config, tmp_path, model, before, after
 ):
-    config = searches_of(quick_config)[f"{model}-bpr"]
+    config = searches_of(quick_config, tmp_path)[f"{model}-bpr"]
     run = tmp_path / "run"
     for size, function, given in (
         (before, leave_in_round_2, (small_graph, config, run)),

@@ -17,6 +17,7 @@ from pyg_lth.lottery.dynamic import Regrowth
 from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS, Method
+from pyg_lth.lottery.teaching import taught
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import criteria, selection
 from pyg_lth.pruning.masks import ColumnsOfMask, Mask
@@ -37,6 +38,7 @@ class Rounds:
         problem: What its trainings share.
         folder: Keeps the run.
         masks: Folder of another run whose masks to train under, :obj:`None` to find them.
+        teacher: Folder of another run that ``problem`` is taught by, if one is.
         callback: Hears of the progress.
         checkpoint_seconds: Time between two savings of the training in progress, in seconds.
         interrupted: Says whether to save and stop.
@@ -47,6 +49,7 @@ class Rounds:
         problem: Problem,
         folder: RunFolder,
         masks: RunFolder | None,
+        teacher: RunFolder | None,
         callback: Callback,
         checkpoint_seconds: float,
         interrupted: Callable[[], bool],
@@ -55,6 +58,7 @@ class Rounds:
         self._config = problem.config
         self._folder = folder
         self._masks = masks
+        self._teacher = teacher
         self._callback = callback
         self._published = 0
         self._checkpoint_seconds = checkpoint_seconds
@@ -119,7 +123,7 @@ class Rounds:
         folder = self._folder.of_refit()
         done = {round: folder.read_result(round) for round in rounds}
         if None in done.values():
-            problem = self._problem.with_validation()
+            problem = taught(self._problem.with_validation(), self._teacher, refit=True)
         found = [result or self._refit(round, problem, folder) for round, result in done.items()]
         folder.tidy()
         return found
@@ -203,7 +207,7 @@ class Rounds:
     ) -> tuple[Training, float]:
         """Return the training of a round, and the seconds that it took to find its mask.
 
-        Where tickets learn from the dense model too, it is that which ``folder`` has.
+        Where tickets learn from their dense model too, it is that which ``folder`` has.
         """
         search, initial = self._search, self._initial
         if round == 0 or search is None:
@@ -221,7 +225,7 @@ class Rounds:
             name: method.rewind(value, trained[name], source)
             for name, value in sorted(restart.items())
         }
-        if search.config.distill:
+        if search.config.distill and self._teacher is None:
             problem = problem.taught_by(folder.read_weights(0))
         training = Training(
             problem,

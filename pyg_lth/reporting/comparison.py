@@ -324,6 +324,8 @@ def _part(name: str, value: Any) -> str:
         return Path(value).name.partition(".")[0] or str(value)
     if name == "mask_from":
         return "own masks" if value is None else f"masks of {Path(value).name}"
+    if name == "teacher":
+        return "no teacher" if value is None else f"taught by {Path(value).name}"
     if name in WORDS:
         return str(value)
     key = name.replace("_", " ")

@@ -17,7 +17,10 @@ from pyg_lth.results.text import NOTHING, percent
 SHARED = ("dataset", "model", "dim", "layers", "loss", "method", "scope", "amount")
 
 # What each line of the CSV says of its run.
-OF_RUN = (*SHARED, "distill", "rewind_epoch", "mask_from", "select_on", "topk", "tolerance")
+OF_RUN = (
+    *(*SHARED, "teacher", "distill", "rewind_epoch", "mask_from"),
+    *("select_on", "topk", "tolerance"),
+)
 
 LATEX = {
     "\\": r"\textbackslash{}",

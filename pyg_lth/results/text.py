@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pyg_lth.config import SplitName
 from pyg_lth.errors import printable
@@ -325,11 +326,14 @@ def refit(report: Report) -> str:
 def title(report: Report) -> str:
     """The settings that tell one run from another."""
     names = ["dataset", "model", "dim", "layers", "loss", "method", "scope", "amount"]
-    if report.config.get("distill"):
+    teacher = report.config.get("teacher")
+    if report.config.get("distill") and ("rounds" in report.config or teacher):
         names.append("distill")
     shown = [
         f"{name} {printable(str(report.config[name]))}" for name in names if name in report.config
     ]
+    if teacher:
+        shown.append(f"taught by {printable(Path(teacher).name)}")
     seeds = "seed " if len(report.seeds) == 1 else "seeds "
     return ", ".join([*shown, seeds + ", ".join(map(str, report.seeds))])
 

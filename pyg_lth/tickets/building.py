@@ -35,7 +35,7 @@ Store = Literal["ego", "final", "pruned"]
 STORES: tuple[Store, ...] = get_args(Store)
 
 # Settings that are about the machine of the run, not about the ticket.
-_LOCAL = ("root", "mask_from", "device")
+_LOCAL = ("root", "mask_from", "teacher", "device")
 
 
 def build_ticket(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyg_lth import seeding
-from pyg_lth.config import PruneConfig, TrainConfig
+from pyg_lth.config import TrainConfig
 from pyg_lth.errors import InputError
 from pyg_lth.evaluation.evaluator import Evaluator
 from pyg_lth.interactions import InteractionSplit
@@ -65,16 +65,11 @@ class Problem:
     ) -> "Problem":
         """Prepare a split for training on ``device``."""
         split = split.to(device)
-        num_nodes = split.num_users + split.num_items
         return cls(
             config,
             split,
             device,
-            propagation=BACKBONES[config.model].propagation(
-                split.joint_edge_index(), num_nodes, config
-            )
-            if config.layers
-            else None,
+            propagation=_propagation(split, config),
             sampler=TripletSampler(
                 split,
                 LOSSES[config.loss].layout(config),
@@ -87,19 +82,24 @@ class Problem:
         )
 
     def with_validation(self) -> "Problem":
-        """Prepare the same with validation given back to train; what is left to rank on is test."""
+        """Prepare the same with validation given back to train; what is left to rank on is test.
+
+        It has no teacher.
+        """
         config = self.config.model_copy(update={"select_on": "test"})
         return Problem.prepare(self.split.with_validation(), config, self.device, self.workers)
 
-    def taught_by(self, weights: Weights) -> "Problem":
+    def taught_by(self, weights: Weights, config: TrainConfig | None = None) -> "Problem":
         """Return the same with a trained model as the teacher.
 
         Args:
             weights: Its parameters.
+            config: Its settings, where they are others.
         """
-        model = build_backbone(self.config, weights, self.device)
+        propagation = self.propagation if config is None else _propagation(self.split, config)
+        model = build_backbone(config or self.config, weights, self.device)
         with torch.no_grad():
-            return dataclasses.replace(self, teacher=model.get_embedding(self.propagation))
+            return dataclasses.replace(self, teacher=model.get_embedding(propagation))
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Any, Tensor]]:
         """Yield the batches of one epoch, each with what it propagates through.
@@ -149,7 +149,6 @@ class Problem:
         if self.workers.size > 1:
             more["total"] = self.workers.total
         if self.teacher is not None:
-            assert isinstance(config, PruneConfig)
             more["taught"] = layout.split(self.teacher[self.nodes(batch)])
             more["share"] = config.distill
         return LOSSES[config.loss].of_batch(
@@ -246,6 +245,14 @@ class Problem:
             model = BACKBONES[self.config.model].build(weight.size(0), self.config)
         drawn = {name: value.detach() for name, value in model.named_parameters()}
         return {**drawn, TABLE: weight}
+
+
+def _propagation(split: InteractionSplit, config: TrainConfig) -> Any:
+    """What a backbone propagates through; :obj:`None` without layers."""
+    if not config.layers:
+        return None
+    num_nodes = split.num_users + split.num_items
+    return BACKBONES[config.model].propagation(split.joint_edge_index(), num_nodes, config)
 
 
 def item_bias(split: InteractionSplit, config: TrainConfig) -> Tensor | None:

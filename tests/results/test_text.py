@@ -74,6 +74,12 @@ def test_the_title_says_what_tickets_were_taught(distill, said):
     assert ("distill 0.5" in title(build(result(1, 0.4), distill=distill))) == said
 
 
+def test_the_title_says_who_taught_a_run():
+    taught = build(result(1, 0.4), teacher="/data/runs/late")
+    assert ", distill 0.9, taught by late, seed" in title(taught)
+    assert "taught" not in title(build(result(1, 0.4)))
+
+
 def test_the_questions_come_in_the_order_to_read_them():
     assert list(questions(build(result(1, 0.5)), None)) == [WHICH, MUCH, AGAINST, SURE]
 
