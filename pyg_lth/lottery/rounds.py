@@ -17,7 +17,7 @@ from pyg_lth.lottery.dynamic import Regrowth
 from pyg_lth.lottery.evidence import AfterEpoch, Found, OutOfReach, Search
 from pyg_lth.lottery.gradients import loss_gradient
 from pyg_lth.lottery.methods import METHODS, Method
-from pyg_lth.lottery.teaching import taught
+from pyg_lth.lottery.other_runs import taught
 from pyg_lth.nn.backbones import TABLE
 from pyg_lth.pruning import criteria, selection
 from pyg_lth.pruning.masks import ColumnsOfMask, Mask

@@ -144,8 +144,8 @@ def test_a_run_that_goes_on_finds_its_teacher_where_it_was_begun(
     [
         ({"loss": "sampled-softmax"}, "trained with `loss=bpr`.*with `loss=sampled-softmax`"),
         ({"temperature": 0.2}, "trained with `temperature=0.1`"),
-        ({"seed": 1}, "has no `seed=1`.*with: take the same seeds"),
-        ({"seeds": 2}, "has no `seed=1`.*with: take the same seeds"),
+        ({"seed": 1}, "has no `seed=1`.*validates with: take the same seeds"),
+        ({"seeds": 2}, "has no `seed=1`.*validates with: take the same seeds"),
         ({"loss": "softmax"}, "`distill=0.9` does not go with `loss=softmax`"),
         ({"teacher": "nowhere"}, "holds no run"),
     ],
