@@ -316,7 +316,7 @@ def test_masks_are_taken_from_another_run(small_graph, quick_config, tmp_path, o
     ("settings", "message"),
     [
         ({"rounds": 3}, "has masks of 2 rounds"),
-        ({"dim": 5}, "of another graph or dimension"),
+        ({"dim": 5}, "of another dimension; take `dim=4`, or another run"),
         ({"method": "dynamic"}, "does not go with `method=dynamic`"),
         ({"mask_from": "nowhere"}, "holds no run"),
     ],
