@@ -220,6 +220,11 @@ class TrainConfig(BaseModel):
             )
         return self
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether anything learns from a teacher, which dense does of another run alone."""
+        return self.teacher is not None
+
     def stable_hash(self) -> str:
         """Twelve hexadecimal digits that equal settings share on every machine."""
         canonical = self.model_dump_json()
@@ -255,6 +260,11 @@ class PruneConfig(TrainConfig):
     tolerance: float = Field(
         0.0, ge=0, lt=1, description="Relative loss against dense at which a ticket still wins."
     )
+
+    @property
+    def is_taught(self) -> bool:
+        """As in a training; tickets learn from their own dense round too."""
+        return self.distill > 0
 
     @model_validator(mode="after")
     def _seeds_are_seeds(self) -> "PruneConfig":

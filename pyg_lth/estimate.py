@@ -125,7 +125,7 @@ def needs(
     layout = LOSSES[config.loss].layout(config)
     rows = layout.size + layout.negatives * layout.positives
     in_batch = config.loss in ("softmax", "corrected-softmax")
-    taught = config.distill > 0
+    taught = config.is_taught
     memory = {
         "dim": 4 * (users + items) * width * (TABLES + taught),
         "topk": OF_PLACE * (tested * min(config.topk, items) + config.topk),

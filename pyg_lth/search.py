@@ -234,7 +234,7 @@ def check_strategies(config: TrainConfig, workers: int) -> None:
         InputError: If there cannot be a teacher, or the table cannot be split by columns over so
             many workers.
     """
-    if config.distill and not LOSSES[config.loss].distills:
+    if config.is_taught and not LOSSES[config.loss].distills:
         able = ", ".join(name for name in LOSSES.names() if LOSSES[name].distills)
         raise InputError(
             f"`distill={config.distill:g}` does not go with `loss={config.loss}`: leave it out, or "

@@ -234,6 +234,13 @@ def test_a_teacher_has_a_share_unless_given_none():
         TrainConfig(teacher="runs/other", distill=0)
 
 
+def test_dense_alone_is_taught_by_another_run_only():
+    assert not TrainConfig(distill=0.9).is_taught
+    assert not PruneConfig().is_taught
+    assert PruneConfig(distill=0.9).is_taught
+    assert TrainConfig(teacher="runs/other").is_taught
+
+
 @pytest.mark.parametrize("model", ["mf", "lightgcn"])
 @pytest.mark.parametrize("name", config.PRESETS)
 def test_presets_are_settings_of_every_backbone(name, model):

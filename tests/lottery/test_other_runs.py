@@ -90,9 +90,7 @@ def test_without_a_refit_of_its_own_the_teacher_teaches_as_it_is(
     assert not torch.equal(*refits)
 
 
-def test_a_share_of_one_leaves_nothing_to_the_interactions(
-    small_graph, quick_config, tmp_path, other_run
-):
+def test_what_is_learned_depends_on_the_share(small_graph, quick_config, tmp_path, other_run):
     tables = []
     for share in (0.5, 1.0):
         config = taught_config(quick_config, other_run, distill=share)
