@@ -46,7 +46,7 @@ def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     console = Console()
     results = Results(Path(__file__).parent / "results" / f"{device_name()}.json")
     with tempfile.TemporaryDirectory() as folder:
-        ours.load_gowalla(root).save(Path(folder))
+        ours.load("gowalla", root).save(Path(folder))
         setting = Setting(root, Path(folder), repeats)
         for name in only or PARTS:
             start = time.perf_counter()

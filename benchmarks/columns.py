@@ -24,7 +24,7 @@ import torch
 from benchmarks.contender import Contender, serve
 from benchmarks.data import Interactions
 from benchmarks.measuring import Task
-from benchmarks.ours import draw, load_gowalla, to_split
+from benchmarks.ours import draw, load, to_split
 from pyg_lth import runtime
 from pyg_lth.config import TrainConfig
 from pyg_lth.nn.backbones import TABLE
@@ -41,7 +41,7 @@ from pyg_lth.workers import joined
 def main(root: str, pairs: int, steps: int) -> None:
     """Print a JSON line for each case."""
     with tempfile.TemporaryDirectory() as folder:
-        load_gowalla(root).save(Path(folder))
+        load("gowalla", root).save(Path(folder))
         for model, loss, dim in itertools.product(
             ("lightgcn", "mf"), ("bpr", "sampled-softmax"), (64, 128)
         ):

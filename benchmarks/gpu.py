@@ -32,8 +32,12 @@ from pyg_lth.training.problem import Problem
 DEVICE = "cuda"
 REPEATS = 5
 GROWTH_EDGES = (10**6, 10**7, 5 * 10**7)
-# A graph with about as many interactions as Yelp2018 has for training, 1,237,259.
-YELP_EDGES = 1_270_000
+EPOCHS: tuple[dict[str, Any], ...] = (
+    {"model": "lightgcn", "dim": 32, "batch_size": 2048},
+    {"model": "lightgcn", "dim": 32, "batch_size": 2048, "propagation": "triton-bfloat16"},
+    {"model": "lightgcn", "dim": 64, "batch_size": 2048},
+    {"model": "mf", "dim": 32, "batch_size": 2048},
+)
 
 
 def race(case: dict[str, Any], tasks: dict[str, Callable[[], Task]]) -> dict[str, Any]:
@@ -86,10 +90,13 @@ def generate(edges: int) -> tuple[dict[str, Any], Problem]:
     return {"edges": pairs.size(1)}, ours.prepare(split, DEVICE, dim=32)
 
 
-def measure_epoch() -> Part:
-    case, problem = generate(YELP_EDGES)
-    case["steps"] = problem.sampler.steps
-    return Part([race(case, {"pyg_lth": partial(ours.training_epoch, problem)})])
+def measure_epochs(split: InteractionSplit) -> Part:
+    rows = []
+    for settings in EPOCHS:
+        problem = ours.prepare(split, DEVICE, **settings)
+        case = {**settings, "steps": problem.sampler.steps}
+        rows.append(race(case, {"pyg_lth": partial(ours.training_epoch, problem)}))
+    return Part(rows)
 
 
 def measure_evaluation(interactions: Interactions) -> Part:
@@ -128,29 +135,32 @@ def measure_search(root: str) -> Part:
     return Part([{"case": case, "seconds": time.perf_counter() - start}])
 
 
+PARTS = ("step", "epoch", "evaluate", "prune", "growth", "search")
+
+
 @click.command()
 @click.option("--root", default="data", show_default=True, help="Folder of the data sets.")
-def main(root: str) -> None:
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
+def main(root: str, only: tuple[str, ...]) -> None:
     """Measure pyg-lth on the GPU; write benchmarks/results/DEVICE.json."""
     if not torch.cuda.is_available():
         raise click.UsageError("not measured: torch sees no CUDA device here")
     runtime.tune()
-    interactions = ours.load_gowalla(root)
-    split = ours.to_split(interactions)
+    gowalla, yelp2018 = (ours.load(name, root) for name in ("gowalla", "yelp2018"))
     results = Results(Path(__file__).parent / "results" / f"{device_name('cuda')}.json")
     console = Console()
     console.print(torch.cuda.get_device_name())
     parts: dict[str, Callable[[], Part]] = {
-        "step": partial(measure_steps, split),
-        "epoch": measure_epoch,
-        "evaluate": partial(measure_evaluation, interactions),
+        "step": partial(measure_steps, ours.to_split(gowalla)),
+        "epoch": partial(measure_epochs, ours.to_split(yelp2018)),
+        "evaluate": partial(measure_evaluation, gowalla),
         "prune": measure_pruning,
         "growth": measure_growth,
         "search": partial(measure_search, root),
     }
-    for name, part in parts.items():
+    for name in only or PARTS:
         start = time.perf_counter()
-        results.add(name, part(), time.perf_counter() - start)
+        results.add(name, parts[name](), time.perf_counter() - start)
         show(console, name, results.parts[name])
     console.print(f"written: {results.path}", soft_wrap=True)
 

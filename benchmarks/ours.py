@@ -27,10 +27,10 @@ from pyg_lth.training.trainer import Training
 DRAWN = 512
 
 
-def load_gowalla(root: str) -> Interactions:
-    """Gowalla's interactions; where they cannot be had, one line says so."""
+def load(name: str, root: str) -> Interactions:
+    """A data set's interactions; where they cannot be had, one line says so."""
     try:
-        data = load_dataset(DatasetOptions(dataset="gowalla", root=root))[0]
+        data = load_dataset(DatasetOptions(dataset=name, root=root))[0]
     except DatasetError as error:
         raise click.UsageError(str(error)) from error
     return Interactions.from_graph(data)

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from benchmarks.data import Interactions
-from benchmarks.ours import load_gowalla
+from benchmarks.ours import load
 from benchmarks.results import device_name
 from pyg_lth.tickets import CompactTable, IdTable, ItemLists, Ticket
 from pyg_lth.tickets.quantization import Values
@@ -191,7 +191,7 @@ def measure(
 def main(root: str, workers: int, requests: int, repeats: int) -> None:
     """Measure pyg-lth serve; print a table and write benchmarks/results/serving-DEVICE.json."""
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(load_gowalla(root), Path(folder), workers, requests, repeats)
+        found = measure(load("gowalla", root), Path(folder), workers, requests, repeats)
     base = found["nothing"]["shared_once"]
     click.echo("| table | file KB | requests a second | p50 ms | p99 ms | resident MB | held MB |")
     click.echo("|---|---:|---:|---:|---:|---:|---:|")

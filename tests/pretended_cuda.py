@@ -328,6 +328,9 @@ def capture(graph):
 class Stream:
     """Stands in for ``torch.cuda.Stream``."""
 
+    def __init__(self, priority=0):
+        pass
+
     def wait_stream(self, other):
         pass
 
@@ -368,6 +371,8 @@ def pretended(monkeypatch):
         "mem_get_info": lambda *args: (MEMORY, MEMORY),
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
+    # In a build for CUDA an optimizer asks the driver, which may be missing, if it is recorded.
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *args, **kwargs: None)
     monkeypatch.setattr(torch, "Generator", Generator)
     monkeypatch.setattr(Optimizer, "_group_tensors_by_device_and_dtype", grouped)
     # A module that is moved takes a new parameter: the old one cannot become one of another class.

@@ -187,15 +187,16 @@ def test_the_suite_for_the_gpu_runs_through_on_a_stand_in(monkeypatch, taste_gra
         "DIMS": (4,),
         "BATCH_SIZES": (64,),
         "GROWTH_EDGES": (3000, 6000),
-        "YELP_EDGES": 3000,
+        "EPOCHS": ({"model": "mf", "dim": 4, "batch_size": 64},),
     }.items():
         monkeypatch.setattr(gpu, name, value)
     monkeypatch.setattr(gpu.pruning, "ENTRIES", 3200)
     interactions = Interactions.from_graph(taste_graph)
-    steps = gpu.measure_steps(gpu.ours.to_split(interactions))
+    split = gpu.ours.to_split(interactions)
+    steps = gpu.measure_steps(split)
     assert [row["case"]["model"] for row in steps.rows] == ["lightgcn", "mf"]
     assert {"vs_pyg", "vs_pyg_csr", "memory"} <= steps.rows[0].keys()
-    assert gpu.measure_epoch().rows[0]["case"]["steps"] > 0
+    assert gpu.measure_epochs(split).rows[0]["case"]["steps"] > 0
     assert "vs_pyg" in gpu.measure_evaluation(interactions).rows[0]
     assert gpu.measure_pruning().rows[0]["pyg_lth"] > 0
     assert gpu.measure_growth().summary.keys() == {"exponent"}

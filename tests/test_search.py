@@ -220,6 +220,8 @@ def test_the_propagation_is_the_one_asked_for(make_graph, quick_config, propagat
     # Triton's interpreter takes its time.
     graph = make_graph(2, 3, [(0, 0), (0, 1), (1, 1)], [(0, 2)], [(1, 0)])
     quick = quick_config(propagation=propagation, rounds=0, batch_size=3, max_epochs=2)
+    if propagation.startswith("triton") and torch.cuda.is_available():
+        quick = quick.model_copy(update={"device": "cuda"})
     _, recorder = search(graph, quick)
     automatic = "native" if usable else "csr"
     wanted = automatic if propagation == "auto" else propagation

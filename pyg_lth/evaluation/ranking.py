@@ -9,6 +9,9 @@ from pyg_lth import kernels
 # Scores held at once in the plain way, in entries: 64 MiB with their keys, whatever the data set.
 SCORES_AT_ONCE = 1 << 22
 
+# The same on a GPU, which has to be given more to do at a time: 400 MiB.
+SCORES_AT_ONCE_ON_CUDA = 1 << 26
+
 # Items that the kernel scores at once, its LANES.
 PANEL = 16
 
@@ -61,8 +64,9 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     rowptr, seen_item = seen
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
+    at_once = SCORES_AT_ONCE_ON_CUDA if users.is_cuda else SCORES_AT_ONCE
     # Half as many, since a key takes twice as much as its score.
-    chunk = min(max(1, SCORES_AT_ONCE // (2 * num_items)), num_users)
+    chunk = min(max(1, at_once // (2 * num_items)), num_users)
     # On the host before the loop, so that nothing in it waits for the device.
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
     scores, keys = (rowptr.new_empty(chunk, num_items, dtype=t) for t in (torch.float, torch.long))

@@ -13,11 +13,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Edges whose rows a program fetches at once.
-EDGES_AT_ONCE = 16
+# Edges of a row whose other ends are fetched at once.
+EDGES_AT_ONCE = 8
+
+# Warps of a program, each of which adds up rows side by side: eight lanes a row of 32 columns.
+WARPS = 2
 
 # Edges of a row that one program adds up. A longer row is split, so that none is waited for long.
-EDGES_OF_A_PROGRAM = 512
+EDGES_OF_A_PROGRAM = 256
+
+# The same where some rows are listed, each of which has as many programs as the longest of all rows
+# would need.
+EDGES_OF_A_LISTED = 512
 
 # What a row is added to its sum: rows, which of them (the row's own unless given), what they are
 # multiplied with for each row (nothing unless given), and a number on the device.
@@ -70,23 +77,24 @@ def _finish(  # type: ignore[no-untyped-def]
     EPSILON: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Scale the sum of a row, add some rows' share to it, and write it down.
+    """Scale the sums of rows, add some rows' share to them, and write them down; none for -1.
 
-    With moments given, it is the gradient of the row ``out``, which takes a step of Adam instead.
+    With moments given, they are the gradient of rows of ``out``, which take a step of Adam instead.
     """
-    column = tl.arange(0, BLOCK)
-    inside = column < dim
-    total *= tl.load(scale + row)
+    column = tl.arange(0, BLOCK)[None, :]
+    there = row >= 0
+    inside = there[:, None] & (column < dim)
+    total *= tl.load(scale + row, there, 0.0)[:, None]
     if added is not None:
         where = row
         if place is not None:
-            where = tl.load(place + row).to(tl.int64)
+            where = tl.load(place + row, there, -1).to(tl.int64)
         factor = tl.load(weight)
         if share is not None:
-            factor *= tl.load(share + row)
-        there = column < tl.where(where >= 0, dim, 0)
-        total += factor * tl.load(added + where * dim + column, there, 0.0)
-    entry = i * dim + column
+            factor *= tl.load(share + row, there, 0.0)[:, None]
+        other = added + where[:, None] * dim + column
+        total += factor * tl.load(other, (where >= 0)[:, None] & inside, 0.0)
+    entry = i[:, None] * dim + column
     if mean is not None:
         total *= tl.load(living + entry, inside, 0.0)
         first = tl.load(mean + entry, inside, 0.0)
@@ -120,39 +128,44 @@ def _gather(  # type: ignore[no-untyped-def]
     rate,
     corrections,
     dim,
+    count,
     SPLIT: tl.constexpr,
     BY_ROW: tl.constexpr,
     OF_A_PROGRAM: tl.constexpr,
+    ROWS: tl.constexpr,
     EDGES: tl.constexpr,
     BETA_1: tl.constexpr,
     BETA_2: tl.constexpr,
     EPSILON: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Add up the rows of ``source`` that stand at the other ends of a row's edges, or of some."""
-    i = tl.program_id(0).to(tl.int64)
-    row = tl.load(rows + i).to(tl.int64)
-    if row < 0:
-        return
-    column = tl.arange(0, BLOCK)
-    first = tl.load(rowptr + row) + tl.program_id(1) * OF_A_PROGRAM
-    last = tl.load(rowptr + row + 1)
+    """Add up the rows of ``source`` at the other ends of the edges of some rows, or of a part."""
+    i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    row = tl.load(rows + i, i < count, -1).to(tl.int64)
+    first = tl.load(rowptr + row, row >= 0, 0) + tl.program_id(1) * OF_A_PROGRAM
+    last = tl.load(rowptr + row + 1, row >= 0, 0)
     if SPLIT:
         last = tl.minimum(last, first + OF_A_PROGRAM)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for start in range(first, last, EDGES):
-        edge = start + tl.arange(0, EDGES)
-        there = edge < last
+    most = tl.max(last - first, 0)
+    # The part that a row has no edges for is not read.
+    if SPLIT and most <= 0:
+        return
+    column = tl.arange(0, BLOCK)
+    tile = tl.zeros((ROWS, EDGES, BLOCK), tl.float32)
+    for start in range(0, most, EDGES):
+        edge = first[:, None] + start + tl.arange(0, EDGES)[None, :]
+        there = edge < last[:, None]
         index = tl.load(col + edge, there, 0).to(tl.int64)
         if slot is not None:
             index = tl.load(slot + index, there, -1).to(tl.int64)
             there &= index >= 0
-        entry = source + index[:, None] * dim + column[None, :]
-        found = tl.load(entry, there[:, None] & (column < dim)[None, :], 0.0)
-        total += tl.sum(found.to(tl.float32), 0)
+        entry = source + index[:, :, None] * dim + column[None, None, :]
+        found = tl.load(entry, there[:, :, None] & (column < dim)[None, None, :], 0.0)
+        tile += found.to(tl.float32)
+    total = tl.sum(tile, 1)
     if SPLIT:
         part = i * tl.num_programs(1) + tl.program_id(1)
-        tl.store(out + part * dim + column, total, column < dim)
+        tl.store(out + part[:, None] * dim + column[None, :], total, (column < dim)[None, :])
     else:
         at = row if BY_ROW else i
         _finish(
@@ -187,15 +200,13 @@ def _add_parts(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,
 ):
     """Add up the parts of a row that was split, in their order."""
-    i = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
     row = tl.load(rows + i).to(tl.int64)
-    if row < 0:
-        return
-    column = tl.arange(0, BLOCK)
-    degree = tl.load(rowptr + row + 1) - tl.load(rowptr + row)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for part in range(0, tl.cdiv(degree, OF_A_PROGRAM)):
-        total += tl.load(parts + (i * most + part) * dim + column, column < dim, 0.0)
+    column = tl.arange(0, BLOCK)[None, :]
+    degree = tl.load(rowptr + row + 1, row >= 0, 0) - tl.load(rowptr + row, row >= 0, 0)
+    total = tl.zeros((1, BLOCK), tl.float32)
+    for part in range(0, tl.cdiv(tl.max(degree, 0), OF_A_PROGRAM)):
+        total += tl.load(parts + (i[:, None] * most + part) * dim + column, column < dim, 0.0)
     at = row if BY_ROW else i
     _finish(
         *(total, row, at, scale, added, place, share, weight, out),
@@ -270,25 +281,25 @@ class Layout:
     Args:
         rowptr: Where the edges of each row begin, int64, shape ``[N + 1]``.
         col: Their other ends, int32, shape ``[E]``.
-        short: Rows that one program adds up, int64.
+        short: Rows that are not split, the longest first so that programs have like ones, int64.
         long: Rows that are split, int64.
-        most: Parts of the longest row.
+        longest: Edges of the longest row.
     """
 
     rowptr: Tensor
     col: Tensor
     short: Tensor
     long: Tensor
-    most: int
+    longest: int
 
     @classmethod
     def of(cls, rowptr: Tensor, col: Tensor) -> "Layout":
         """Lay out a graph in CSR form; waits for the device."""
         degree = rowptr.diff()
         split = degree > EDGES_OF_A_PROGRAM
-        most = -(-int(degree.max()) // EDGES_OF_A_PROGRAM) if degree.numel() else 0
-        short, long = ((~split).nonzero().view(-1), split.nonzero().view(-1))
-        return cls(rowptr, col.int(), short, long, most)
+        order = degree.argsort(descending=True, stable=True)
+        long, short = order.tensor_split([int(split.sum())])
+        return cls(rowptr, col.int(), short, long, int(degree[order[:1]].sum()))
 
 
 def gather(
@@ -338,19 +349,25 @@ def gather(
     else:
         out, step = adam.table, (*adam[1:6],)
         rule = {"BETA_1": adam.betas[0], "BETA_2": adam.betas[1], "EPSILON": adam.epsilon}
-    by_row = {"BY_ROW": rows is None, "OF_A_PROGRAM": EDGES_OF_A_PROGRAM, "BLOCK": block, **rule}
+    of = EDGES_OF_A_PROGRAM if rows is None else EDGES_OF_A_LISTED
+    by_row = {"BY_ROW": rows is None, "OF_A_PROGRAM": of, "BLOCK": block, **rule}
     graph, epilogue = (layout.rowptr, layout.col), (scale, extra, place, share, weight)
 
-    def sums(which: Tensor, most: int) -> None:
+    def sums(which: Tensor, longest: int) -> None:
         if not which.numel():
             return
+        most = max(1, triton.cdiv(longest, of))
         split = most > 1
         parts = source.new_empty(which.numel() * most, dim, dtype=torch.float) if split else out
-        _gather[(which.numel(), most)](
-            *(which, *graph, source, slot, *epilogue, parts, *step, dim),
+        # A part has a warp of its own, which fetches as much at once.
+        side_by_side = max(1, 128 // block)
+        at_once, edges = (1, side_by_side) if split else (WARPS * side_by_side, 1)
+        _gather[(triton.cdiv(which.numel(), at_once), most)](
+            *(which, *graph, source, slot, *epilogue, parts, *step, dim, which.numel()),
             SPLIT=split,
-            EDGES=EDGES_AT_ONCE,
-            num_warps=1,
+            ROWS=at_once,
+            EDGES=edges * EDGES_AT_ONCE,
+            num_warps=1 if split else WARPS,
             **by_row,
         )
         if split:
@@ -361,10 +378,10 @@ def gather(
             )
 
     if rows is None:
-        sums(layout.short, 1)
-        sums(layout.long, layout.most)
+        sums(layout.short, of)
+        sums(layout.long, layout.longest)
     else:
-        sums(rows, max(1, layout.most))
+        sums(rows, layout.longest)
     return out
 
 

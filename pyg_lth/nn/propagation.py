@@ -384,6 +384,7 @@ class Triton(Matrix):
         degree = rowptr.diff()
         self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self._square, self._one = self._scale.square(), self._scale.new_ones(1)
+        self._aside = torch.cuda.Stream(priority=-1) if col.is_cuda else None
 
     def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
         """As in the parent."""
@@ -398,12 +399,17 @@ class Triton(Matrix):
             raise ValueError(f"x has {x.size(0)} rows for a graph of {self._scale.numel()} nodes")
         if alpha.numel() == 1:
             return x * alpha
+        return self._last_layer(self._but_last_layer(x, alpha), x, alpha, listed)
+
+    def _but_last_layer(self, x: Tensor, alpha: Tensor) -> Tensor:
         out = (x * (self._scale * alpha[-1]).unsqueeze(1)).to(self._gathered)
         for layer in range(alpha.numel() - 2, 0, -1):
             added = (x, None, self._scale, alpha[layer:])
             out = self._product(out, self._square, added, dtype=self._gathered)
-        own = (x, None, None, alpha)
-        return self._product(out, self._scale, own, rows=listed)
+        return out
+
+    def _last_layer(self, out: Tensor, x: Tensor, alpha: Tensor, listed: Tensor | None) -> Tensor:
+        return self._product(out, self._scale, (x, None, None, alpha), rows=listed)
 
     def places(self, nodes: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
         """As in the parent, of fixed size: a list is as long as the batch, -1 at its end."""
@@ -446,6 +452,21 @@ class Triton(Matrix):
     def _product(self, source: Tensor, scale: Tensor, added: "Added", **options: Any) -> Tensor:
         return self._kernels.gather(self._layout, source, scale, added, **options)
 
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[Callable[[], None]]:
+        """Let the device do what is asked of it within beside what is asked of it next.
+
+        Yields:
+            What makes that which comes after it wait until it is done.
+        """
+        if self._aside is None:
+            yield lambda: None
+            return
+        current = torch.cuda.current_stream()
+        self._aside.wait_stream(current)
+        with torch.cuda.stream(self._aside):
+            yield functools.partial(current.wait_stream, self._aside)
+
     def bpr_step(self, nodes: Tensor, alpha: Tensor, reg: float, adam: "Adam") -> Tensor:
         """Look up, take the loss ``bpr`` with its L2 term, and a step of Adam with its gradient.
 
@@ -458,8 +479,12 @@ class Triton(Matrix):
         Returns:
             The loss before the step, a scalar.
         """
-        listed, place, *groups = self.places(nodes.flatten(), adam.table.size(0))
-        rows = self.polynomial_at(listed, adam.table, alpha)
+        with self._beside() as meet:
+            listed, place, *groups = self.places(nodes.flatten(), adam.table.size(0))
+        # All layers but the last are the same whatever the batch.
+        out = self._but_last_layer(adam.table, alpha)
+        meet()
+        rows = self._last_layer(out, adam.table, alpha, listed)
         loss, of_out, of_ego = self._kernels.bpr(nodes, place, rows, adam.table, reg)
         of_out, of_ego = (self._kernels.add_up(rows, *groups) for rows in (of_out, of_ego))
         self.gradient(listed, of_out, of_ego, alpha, adam.table.size(0), adam)

@@ -169,7 +169,7 @@ def test_chunks_on_a_cuda_device_wait_for_nothing(watched, monkeypatch):
     expected, waits = rank_items(users, items, seen, 4), []
     users, items, *seen = (x.cuda() for x in (users, items, *seen))
     for at_once in (2 * 11, 14 * 11):  # a user at a time, and all of them
-        monkeypatch.setattr(ranking, "SCORES_AT_ONCE", at_once)
+        monkeypatch.setattr(ranking, "SCORES_AT_ONCE_ON_CUDA", at_once)
         before = watched.waits
         ranked = rank_items(users, items, tuple(seen), 4)
         waits.append(watched.waits - before)

@@ -35,6 +35,7 @@ GRAPHS = {
 def small(monkeypatch):
     """Rows are split from three edges on, which are fetched two at a time."""
     monkeypatch.setattr(on_cuda, "EDGES_OF_A_PROGRAM", 3)
+    monkeypatch.setattr(on_cuda, "EDGES_OF_A_LISTED", 2)
     monkeypatch.setattr(on_cuda, "EDGES_AT_ONCE", 2)
     monkeypatch.setattr(propagations, "COLUMNS_AT_ONCE", 1024)
 
@@ -192,11 +193,11 @@ TYPES = {
     **dict.fromkeys(("source", "parts", "scale", "added", "share", "weight", "out"), "*fp32"),
     **dict.fromkeys(("mean", "square", "living", "rate", "table", "loss"), "*fp32"),
     **dict.fromkeys(("of_rows", "of_table"), "*fp32"),
-    **dict.fromkeys(("dim", "most", "size", "negatives"), "i32"),
+    **dict.fromkeys(("dim", "most", "size", "negatives", "count"), "i32"),
     "corrections": "*fp64",
     "reg": "fp32",
 }
-SIZES = {"BY_ROW": True, "OF_A_PROGRAM": 512, "EDGES": 16, "BLOCK": 32}
+SIZES = {"BY_ROW": True, "OF_A_PROGRAM": 512, "ROWS": 8, "EDGES": 8, "BLOCK": 32}
 SIZES |= {"BETA_1": 0.9, "BETA_2": 0.999, "EPSILON": 1e-8}
 NO_STEP = dict.fromkeys(("mean", "square", "living", "rate", "corrections"))
 
@@ -206,9 +207,9 @@ def build(kernel, types={}, **known):
     signature = {n: "constexpr" if n in known or n in SIZES else {**TYPES, **types}[n]
                  for n in kernel.arg_names}
     source = ASTSource(kernel, signature, constants)
-    assert "cubin" in compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 1}).asm
+    assert "cubin" in compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 2}).asm
 
-build(on_cuda._gather, SPLIT=True)
+build(on_cuda._gather, SPLIT=True, ROWS=1, EDGES=32)
 build(on_cuda._gather, SPLIT=False, slot=None, place=None, share=None, **NO_STEP)
 build(on_cuda._gather, SPLIT=False)
 build(on_cuda._gather, {"source": "*bf16", "out": "*bf16"}, SPLIT=False, **NO_STEP)

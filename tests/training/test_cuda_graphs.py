@@ -68,7 +68,8 @@ def graphs(monkeypatch):
     cuda_graphs._stream_aside.cache_clear()
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", capture)
-    return Graph
+    yield Graph
+    cuda_graphs._stream_aside.cache_clear()
 
 
 BATCH = torch.ones(3, 4, dtype=torch.long)
