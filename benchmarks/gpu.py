@@ -30,7 +30,6 @@ from pyg_lth.search import find_tickets
 from pyg_lth.training.problem import Problem
 
 DEVICE = "cuda"
-REPEATS = 5
 GROWTH_EDGES = (10**6, 10**7, 5 * 10**7)
 EPOCHS: tuple[dict[str, Any], ...] = (
     {"model": "lightgcn", "dim": 32, "batch_size": 2048},
@@ -40,8 +39,10 @@ EPOCHS: tuple[dict[str, Any], ...] = (
 )
 
 
-def race(case: dict[str, Any], tasks: dict[str, Callable[[], Task]]) -> dict[str, Any]:
-    """Let tasks take turns, and say whether the first is a graph and what memory it took.
+def race(
+    case: dict[str, Any], tasks: dict[str, Callable[[], Task]], repeats: int
+) -> dict[str, Any]:
+    """Let tasks take so many turns, and say whether the first is a graph and what memory it took.
 
     `memory` is the peak on top of what was held before it was built: a graph takes its memory when
     it is recorded, and none in any run.
@@ -51,7 +52,7 @@ def race(case: dict[str, Any], tasks: dict[str, Callable[[], Task]]) -> dict[str
     def run(name: str, count: int) -> float:
         return float(measure(built[name][0], count, DEVICE)["seconds"])
 
-    times = interleave({name: partial(run, name) for name in built}, REPEATS)
+    times = interleave({name: partial(run, name) for name in built}, repeats)
     first, memory = next(iter(built.values()))
     graph = {} if first.graph is None else {"graph": "used" if first.graph else "not used"}
     return {"case": case, **compare(times), "memory": memory, **graph}
@@ -69,7 +70,7 @@ def _build(build: Callable[[], Task]) -> tuple[Task, int]:
     return built[0], answer["peak"] - answer["before"]
 
 
-def measure_steps(split: InteractionSplit) -> Part:
+def measure_steps(split: InteractionSplit, repeats: int) -> Part:
     rows = []
     for model, dim, batch_size in product(("lightgcn", "mf"), DIMS, BATCH_SIZES):
         case = {"model": model, "dim": dim, "batch_size": batch_size}
@@ -78,7 +79,7 @@ def measure_steps(split: InteractionSplit) -> Part:
         if model == "lightgcn":
             tasks["pyg"] = partial(pyg.training_step, problem, "edge_index")
             tasks["pyg_csr"] = partial(pyg.training_step, problem, "csr")
-        rows.append(race(case, tasks))
+        rows.append(race(case, tasks, repeats))
     return Part(rows)
 
 
@@ -90,16 +91,16 @@ def generate(edges: int) -> tuple[dict[str, Any], Problem]:
     return {"edges": pairs.size(1)}, ours.prepare(split, DEVICE, dim=32)
 
 
-def measure_epochs(split: InteractionSplit) -> Part:
+def measure_epochs(split: InteractionSplit, repeats: int) -> Part:
     rows = []
     for settings in EPOCHS:
         problem = ours.prepare(split, DEVICE, **settings)
         case = {**settings, "steps": problem.sampler.steps}
-        rows.append(race(case, {"pyg_lth": partial(ours.training_epoch, problem)}))
+        rows.append(race(case, {"pyg_lth": partial(ours.training_epoch, problem)}, repeats))
     return Part(rows)
 
 
-def measure_evaluation(interactions: Interactions) -> Part:
+def measure_evaluation(interactions: Interactions, repeats: int) -> Part:
     split = ours.to_split(interactions).to(torch.device(DEVICE))
     rows = []
     for dim in DIMS:
@@ -108,20 +109,21 @@ def measure_evaluation(interactions: Interactions) -> Part:
             "pyg_lth": partial(ours.evaluation, split, embedding),
             "pyg": partial(pyg.evaluation, split.num_users, split.train, split.test, embedding),
         }
-        rows.append(race({"dim": dim}, tasks))
+        rows.append(race({"dim": dim}, tasks, repeats))
     return Part(rows)
 
 
-def measure_pruning() -> Part:
+def measure_pruning(repeats: int) -> Part:
+    case = {"entries": pruning.ENTRIES, "round": 1}
     task = partial(pruning.pruning, pruning.ENTRIES, 1, DEVICE)
-    return Part([race({"entries": pruning.ENTRIES, "round": 1}, {"pyg_lth": task})])
+    return Part([race(case, {"pyg_lth": task}, repeats)])
 
 
-def measure_growth() -> Part:
+def measure_growth(repeats: int) -> Part:
     rows = []
     for edges in GROWTH_EDGES:
         case, problem = generate(edges)
-        rows.append(race(case, {"pyg_lth": partial(ours.training_step, problem)}))
+        rows.append(race(case, {"pyg_lth": partial(ours.training_step, problem)}, repeats))
     counts, seconds = zip(*((row["case"]["edges"], row["pyg_lth"]) for row in rows), strict=True)
     return Part(rows, {"exponent": growth.slope(counts, seconds)})
 
@@ -141,7 +143,8 @@ PARTS = ("step", "epoch", "evaluate", "prune", "growth", "search")
 @click.command()
 @click.option("--root", default="data", show_default=True, help="Folder of the data sets.")
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
-def main(root: str, only: tuple[str, ...]) -> None:
+@click.option("--repeats", default=5, show_default=True, help="Turns of each contender.")
+def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     """Measure pyg-lth on the GPU; write benchmarks/results/DEVICE.json."""
     if not torch.cuda.is_available():
         raise click.UsageError("not measured: torch sees no CUDA device here")
@@ -151,11 +154,11 @@ def main(root: str, only: tuple[str, ...]) -> None:
     console = Console()
     console.print(torch.cuda.get_device_name())
     parts: dict[str, Callable[[], Part]] = {
-        "step": partial(measure_steps, ours.to_split(gowalla)),
-        "epoch": partial(measure_epochs, ours.to_split(yelp2018)),
-        "evaluate": partial(measure_evaluation, gowalla),
-        "prune": measure_pruning,
-        "growth": measure_growth,
+        "step": partial(measure_steps, ours.to_split(gowalla), repeats),
+        "epoch": partial(measure_epochs, ours.to_split(yelp2018), repeats),
+        "evaluate": partial(measure_evaluation, gowalla, repeats),
+        "prune": partial(measure_pruning, repeats),
+        "growth": partial(measure_growth, repeats),
         "search": partial(measure_search, root),
     }
     for name in only or PARTS:

@@ -183,7 +183,6 @@ def test_the_suite_for_the_gpu_runs_through_on_a_stand_in(monkeypatch, taste_gra
 
     for name, value in {
         "DEVICE": "cpu",
-        "REPEATS": 1,
         "DIMS": (4,),
         "BATCH_SIZES": (64,),
         "GROWTH_EDGES": (3000, 6000),
@@ -193,13 +192,13 @@ def test_the_suite_for_the_gpu_runs_through_on_a_stand_in(monkeypatch, taste_gra
     monkeypatch.setattr(gpu.pruning, "ENTRIES", 3200)
     interactions = Interactions.from_graph(taste_graph)
     split = gpu.ours.to_split(interactions)
-    steps = gpu.measure_steps(split)
+    steps = gpu.measure_steps(split, 1)
     assert [row["case"]["model"] for row in steps.rows] == ["lightgcn", "mf"]
     assert {"vs_pyg", "vs_pyg_csr", "memory"} <= steps.rows[0].keys()
-    assert gpu.measure_epochs(split).rows[0]["case"]["steps"] > 0
-    assert "vs_pyg" in gpu.measure_evaluation(interactions).rows[0]
-    assert gpu.measure_pruning().rows[0]["pyg_lth"] > 0
-    assert gpu.measure_growth().summary.keys() == {"exponent"}
+    assert gpu.measure_epochs(split, 1).rows[0]["case"]["steps"] > 0
+    assert "vs_pyg" in gpu.measure_evaluation(interactions, 1).rows[0]
+    assert gpu.measure_pruning(1).rows[0]["pyg_lth"] > 0
+    assert gpu.measure_growth(1).summary.keys() == {"exponent"}
 
 
 def test_a_step_on_a_gpu_says_that_it_is_a_graph_and_what_recording_it_took(
@@ -226,7 +225,7 @@ def test_a_step_on_a_gpu_says_that_it_is_a_graph_and_what_recording_it_took(
     split = gpu.ours.to_split(Interactions.from_graph(taste_graph))
     problem = gpu.ours.prepare(split, "cuda", dim=4, batch_size=64)
     monkeypatch.setattr(gpu.ours, "DRAWN", 3)
-    row = gpu.race({}, {"pyg_lth": lambda: gpu.ours.training_step(problem)})
+    row = gpu.race({}, {"pyg_lth": lambda: gpu.ours.training_step(problem)}, 1)
     assert row["memory"] == 10
     assert row["graph"] == "used"
 
