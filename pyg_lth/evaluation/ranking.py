@@ -9,7 +9,7 @@ from pyg_lth import kernels
 # Scores held at once in the plain way, in entries: 64 MiB with their keys, whatever the data set.
 SCORES_AT_ONCE = 1 << 22
 
-# The same on a GPU, which has to be given more to do at a time: 400 MiB.
+# The same on a GPU, which has to be given more to do at a time: 600 MiB.
 SCORES_AT_ONCE_ON_CUDA = 1 << 26
 
 # Items that the kernel scores at once, its LANES.

@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Edges of a row whose other ends are fetched at once.
-EDGES_AT_ONCE = 8
+# Edges whose other ends are fetched at once, of each row that a warp adds up side by side.
+EDGES_AT_ONCE = 4
 
-# Warps of a program, each of which adds up rows side by side: eight lanes a row of 32 columns.
-WARPS = 2
+# Columns that a warp adds up side by side: of one wide row, or of several.
+COLUMNS_AT_ONCE = 128
 
 # Edges of a row that one program adds up. A longer row is split, so that none is waited for long.
 EDGES_OF_A_PROGRAM = 256
@@ -359,15 +359,15 @@ def gather(
         most = max(1, triton.cdiv(longest, of))
         split = most > 1
         parts = source.new_empty(which.numel() * most, dim, dtype=torch.float) if split else out
-        # A part has a warp of its own, which fetches as much at once.
-        side_by_side = max(1, 128 // block)
-        at_once, edges = (1, side_by_side) if split else (WARPS * side_by_side, 1)
+        side_by_side = max(1, COLUMNS_AT_ONCE // block)
+        # A part of a row is alone in its warp, which fetches as many edges at once.
+        at_once, edges = (1, side_by_side) if split else (side_by_side, 1)
         _gather[(triton.cdiv(which.numel(), at_once), most)](
             *(which, *graph, source, slot, *epilogue, parts, *step, dim, which.numel()),
             SPLIT=split,
             ROWS=at_once,
             EDGES=edges * EDGES_AT_ONCE,
-            num_warps=1 if split else WARPS,
+            num_warps=1,
             **by_row,
         )
         if split:
