@@ -1,8 +1,11 @@
 """The best unseen items of every user, without all scores at once."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.utils import cumsum
 
 from pyg_lth import kernels
 
@@ -60,39 +63,76 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
 
 def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
     users, items = users.float(), items.float()
+    ranked = seen[0].new_empty(users.size(0), k)
+    contested = torch.zeros_like(ranked[:, 0], dtype=torch.bool)
+    for some, scores in _scores(users, items, seen):
+        ranked[some], contested[some] = _best(scores, k)
+    left = contested.nonzero().view(-1)
+    if left.numel():
+        for some, scores in _scores(users[left], items, _of_rows(seen, left)):
+            ranked[left[some]] = _best_by_key(scores, k)
+    return ranked
+
+
+def _scores(
+    users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor]
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the scores of some users at a time, -inf where none counts; they may be overwritten."""
     num_users, num_items = users.size(0), items.size(0)
     rowptr, seen_item = seen
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
     at_once = SCORES_AT_ONCE_ON_CUDA if users.is_cuda else SCORES_AT_ONCE
     # Half as many, since a key takes twice as much as its score.
-    chunk = min(max(1, at_once // (2 * num_items)), num_users)
+    chunk = min(max(1, at_once // (2 * num_items)), max(1, num_users))
     # On the host before the loop, so that nothing in it waits for the device.
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
-    scores, keys = (rowptr.new_empty(chunk, num_items, dtype=t) for t in (torch.float, torch.long))
-    ranked = rowptr.new_empty(num_users, k)
+    scores = users.new_empty(chunk, num_items)
     # On the device already: a number would be copied there, and waited for, in every chunk.
     never = scores.new_tensor(-torch.inf)
     for i, first in enumerate(range(0, num_users, chunk)):
-        part, key = scores[: num_users - first], keys[: num_users - first]
+        part = scores[: num_users - first]
         torch.mm(users[first : first + chunk], items.t(), out=part)
         edges = slice(starts[i], starts[i + 1])
         part[seen_row[edges] - first, seen_item[edges]] = never
         part.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
-        ranked[first : first + chunk] = _best(part, key, k)
-    return ranked
+        yield slice(first, first + part.size(0)), part
 
 
-def _best(scores: Tensor, key: Tensor, k: int) -> Tensor:
-    """Return the best items of each row; overwrites the scores, and ``key`` of their shape, int64.
+def _of_rows(seen: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Some rows of what is in CSR form, in that form."""
+    rowptr, item = seen
+    degree = rowptr.diff()[rows]
+    begin = cumsum(degree)
+    shift = (rowptr[rows] - begin[:-1]).repeat_interleave(degree)
+    return begin, item[torch.arange(shift.numel(), device=item.device) + shift]
 
-    ``topk`` orders equal values at will, so it is given keys of which no two are equal. The upper
-    half are the bits of the score, which ascend as it does once those below the sign are turned
-    round where that is set; the lower half counts the items from the last to the first.
+
+def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the best items of each row, and where the last place is contested by equal scores.
+
+    ``topk`` orders equal values at will, and takes any of them; what it took is put in order here.
     """
     num_items = scores.size(1)
-    bits = scores.add_(0.0).view(torch.int32)  # -0.0 is 0.0 now
-    key.copy_(bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1))).bitwise_left_shift_(32)
+    value, item = scores.add_(0.0).topk(min(k + 1, num_items))  # -0.0 is 0.0 now
+    last, next_best = value[:, k - 1], value[:, -1]
+    contested = (last == next_best) & (last > -torch.inf) & (k < num_items)
+    item, order = item[:, :k].sort()
+    value = value.gather(1, order)
+    value, order = value.sort(dim=1, descending=True, stable=True)
+    return item.gather(1, order).masked_fill_(value == -torch.inf, num_items), contested
+
+
+def _best_by_key(scores: Tensor, k: int) -> Tensor:
+    """Return the best items of each row, whatever scores are equal; overwrites the scores.
+
+    ``topk`` is given keys of which no two are equal. The upper half are the bits of the score,
+    which ascend as it does once those below the sign are turned round where that is set; the lower
+    half counts the items from the last to the first.
+    """
+    num_items = scores.size(1)
+    bits = scores.add_(0.0).view(torch.int32)
+    key = bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1)).long().bitwise_left_shift_(32)
     key.add_(torch.arange(num_items - 1, -1, -1, device=key.device))
     best = key.topk(k).values
     item = num_items - 1 - (best & (2**32 - 1))
