@@ -384,7 +384,10 @@ class Triton(Matrix):
         degree = rowptr.diff()
         self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self._square, self._one = self._scale.square(), self._scale.new_ones(1)
-        self._aside = torch.cuda.Stream(priority=-1) if col.is_cuda else None
+        self._aside = None
+        if col.is_cuda:
+            # Before the others, since what it does is little and waited for.
+            self._aside = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
 
     def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
         """As in the parent."""
