@@ -137,33 +137,34 @@ def measure_search(root: str) -> Part:
     return Part([{"case": case, "seconds": time.perf_counter() - start}])
 
 
-PARTS = ("step", "epoch", "evaluate", "prune", "growth", "search")
+# What each measures, given the folder of the data sets and the turns of each contender.
+PARTS: dict[str, Callable[[str, int], Part]] = {
+    "step": lambda root, repeats: measure_steps(ours.to_split(ours.load("gowalla", root)), repeats),
+    "epoch": lambda root, repeats: measure_epochs(
+        ours.to_split(ours.load("yelp2018", root)), repeats
+    ),
+    "evaluate": lambda root, repeats: measure_evaluation(ours.load("gowalla", root), repeats),
+    "prune": lambda root, repeats: measure_pruning(repeats),
+    "growth": lambda root, repeats: measure_growth(repeats),
+    "search": lambda root, repeats: measure_search(root),
+}
 
 
 @click.command()
 @click.option("--root", default="data", show_default=True, help="Folder of the data sets.")
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Only these parts.")
+@click.option("--only", type=click.Choice(list(PARTS)), multiple=True, help="Only these parts.")
 @click.option("--repeats", default=5, show_default=True, help="Turns of each contender.")
 def main(root: str, only: tuple[str, ...], repeats: int) -> None:
     """Measure pyg-lth on the GPU; write benchmarks/results/DEVICE.json."""
     if not torch.cuda.is_available():
         raise click.UsageError("not measured: torch sees no CUDA device here")
     runtime.tune()
-    gowalla, yelp2018 = (ours.load(name, root) for name in ("gowalla", "yelp2018"))
     results = Results(Path(__file__).parent / "results" / f"{device_name('cuda')}.json")
     console = Console()
     console.print(torch.cuda.get_device_name())
-    parts: dict[str, Callable[[], Part]] = {
-        "step": partial(measure_steps, ours.to_split(gowalla), repeats),
-        "epoch": partial(measure_epochs, ours.to_split(yelp2018), repeats),
-        "evaluate": partial(measure_evaluation, gowalla, repeats),
-        "prune": partial(measure_pruning, repeats),
-        "growth": partial(measure_growth, repeats),
-        "search": partial(measure_search, root),
-    }
     for name in only or PARTS:
         start = time.perf_counter()
-        results.add(name, parts[name](), time.perf_counter() - start)
+        results.add(name, PARTS[name](root, repeats), time.perf_counter() - start)
         show(console, name, results.parts[name])
     console.print(f"written: {results.path}", soft_wrap=True)
 

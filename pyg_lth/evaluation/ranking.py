@@ -69,7 +69,7 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
         ranked[some], contested[some] = _best(scores, k)
     left = contested.nonzero().view(-1)
     if left.numel():
-        for some, scores in _scores(users[left], items, _of_rows(seen, left)):
+        for some, scores in _scores(users[left], items, _of_rows(seen, contested)):
             ranked[left[some]] = _best_by_key(scores, k)
     return ranked
 
@@ -99,13 +99,11 @@ def _scores(
         yield slice(first, first + part.size(0)), part
 
 
-def _of_rows(seen: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Some rows of what is in CSR form, in that form."""
+def _of_rows(seen: tuple[Tensor, Tensor], chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows chosen of what is in CSR form, in that form."""
     rowptr, item = seen
-    degree = rowptr.diff()[rows]
-    begin = cumsum(degree)
-    shift = (rowptr[rows] - begin[:-1]).repeat_interleave(degree)
-    return begin, item[torch.arange(shift.numel(), device=item.device) + shift]
+    degree = rowptr.diff()
+    return cumsum(degree[chosen]), item[chosen.repeat_interleave(degree)]
 
 
 def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
