@@ -1,25 +1,25 @@
 """The best unseen items of every user, without all scores at once."""
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.utils import cumsum
 
 from pyg_lth import kernels
 
-# Scores held at once in the plain way, in entries: 64 MiB with their keys, whatever the data set.
+# Scores held at once in the plain way, in entries: 16 MiB, whatever the data set.
 SCORES_AT_ONCE = 1 << 22
 
-# The same on a GPU, which has to be given more to do at a time: 600 MiB.
-SCORES_AT_ONCE_ON_CUDA = 1 << 26
+# The same on a GPU, which has to be given more to do at a time: 512 MiB.
+SCORES_AT_ONCE_ON_CUDA = 1 << 27
 
 # Items that the kernel scores at once, its LANES.
 PANEL = 16
 
-# The bits of -inf as the plain way turns them, below those of every number.
-LOWEST = -0x7F800001
+# Items of which the plain way finds the best one first: about the root of how many there are by k.
+BLOCK = 32
+
+# The lower half of a key.
+LAST = 2**32 - 1
 
 # The kernel inserts into sorted lists, which gets slow where they are long.
 LONGEST_NATIVE_LIST = 256
@@ -62,79 +62,70 @@ def rank_items(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int
 
 
 def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Score all items, and look for the best ones of a user in the blocks with the best of all.
+
+    A block that is not among the first :math:`k` by its best item, of equal ones the lower block,
+    holds no item of the list: each of those has one that goes before all of its own.
+    """
     users, items = users.float(), items.float()
-    ranked = seen[0].new_empty(users.size(0), k)
-    contested = torch.zeros_like(ranked[:, 0], dtype=torch.bool)
-    for some, scores in _scores(users, items, seen):
-        ranked[some], contested[some] = _best(scores, k)
-    left = contested.nonzero().view(-1)
-    if left.numel():
-        for some, scores in _scores(users[left], items, _of_rows(seen, contested)):
-            ranked[left[some]] = _best_by_key(scores, k)
-    return ranked
-
-
-def _scores(
-    users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor]
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the scores of some users at a time, -inf where none counts; they may be overwritten."""
     num_users, num_items = users.size(0), items.size(0)
     rowptr, seen_item = seen
+    blocks = -(-num_items // BLOCK)
+    filler = blocks * BLOCK - num_items
+    # The first items of all blocks, then the second ones: the best of blocks side by side.
+    panels = F.pad(items, (0, 0, 0, filler)).view(blocks, BLOCK, -1).transpose(0, 1).flatten(0, 1)
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
     at_once = SCORES_AT_ONCE_ON_CUDA if users.is_cuda else SCORES_AT_ONCE
-    # Half as many, since a key takes twice as much as its score.
-    chunk = min(max(1, at_once // (2 * num_items)), max(1, num_users))
+    chunk = min(max(1, at_once // panels.size(0)), max(1, num_users))
     # On the host before the loop, so that nothing in it waits for the device.
     starts = [*rowptr[::chunk].tolist(), seen_item.numel()]
-    scores = users.new_empty(chunk, num_items)
+    overflows = _may_overflow(users, items)
+    scores = users.new_empty(chunk, BLOCK, blocks)
     # On the device already: a number would be copied there, and waited for, in every chunk.
     never = scores.new_tensor(-torch.inf)
+    ranked = rowptr.new_empty(num_users, k)
     for i, first in enumerate(range(0, num_users, chunk)):
         part = scores[: num_users - first]
-        torch.mm(users[first : first + chunk], items.t(), out=part)
-        edges = slice(starts[i], starts[i + 1])
-        part[seen_row[edges] - first, seen_item[edges]] = never
-        part.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
-        yield slice(first, first + part.size(0)), part
+        torch.mm(users[first : first + chunk], panels.t(), out=part.flatten(1))
+        some = slice(starts[i], starts[i + 1])
+        item = seen_item[some]
+        part[seen_row[some] - first, item % BLOCK, item // BLOCK] = never
+        part[:, BLOCK - filler :, -1] = never
+        if overflows:
+            part.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
+        ranked[first : first + chunk] = _best(part, k, num_items)
+    return ranked
 
 
-def _of_rows(seen: tuple[Tensor, Tensor], chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows chosen of what is in CSR form, in that form."""
-    rowptr, item = seen
-    degree = rowptr.diff()
-    return cumsum(degree[chosen]), item[chosen.repeat_interleave(degree)]
+def _may_overflow(users: Tensor, items: Tensor) -> bool:
+    """Whether a score may be infinite or NaN, by the greatest lengths; waits for the device."""
+    if not users.numel():
+        return False
+    bound = _norm(users).max() * _norm(items).max()
+    return not bool(bound < torch.finfo(torch.float).max / 2)
 
 
-def _best(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the best items of each row, and where the last place is contested by equal scores.
+def _best(scores: Tensor, k: int, num_items: int) -> Tensor:
+    """Return the best items of each row, shape ``[n, k]``, of scores ``[n, BLOCK, blocks]``."""
+    place, block = (torch.arange(size, device=scores.device) for size in scores.shape[1:])
+    chosen = _best_by_key(scores.amax(1), block, min(k, block.numel()))
+    chosen = chosen.unsqueeze(1).expand(-1, BLOCK, -1)
+    scores = scores.gather(2, chosen).flatten(1)
+    item = (chosen * BLOCK + place.unsqueeze(1)).flatten(1)
+    return _best_by_key(scores, item.masked_fill_(scores == -torch.inf, num_items), k)
 
-    ``topk`` orders equal values at will, and takes any of them; what it took is put in order here.
+
+def _best_by_key(scores: Tensor, index: Tensor, k: int) -> Tensor:
+    """Return which are the best scores of each row by their index, of equal ones the lower first.
+
+    ``topk`` takes any of equal scores, so it is given keys of which no two are equal. The upper
+    half are the bits of the score, which ascend as it does once those below the sign are turned
+    round where that is set; the lower half descends with the index.
     """
-    num_items = scores.size(1)
-    value, item = scores.add_(0.0).topk(min(k + 1, num_items))  # -0.0 is 0.0 now
-    last, next_best = value[:, k - 1], value[:, -1]
-    contested = (last == next_best) & (last > -torch.inf) & (k < num_items)
-    item, order = item[:, :k].sort()
-    value = value.gather(1, order)
-    value, order = value.sort(dim=1, descending=True, stable=True)
-    return item.gather(1, order).masked_fill_(value == -torch.inf, num_items), contested
-
-
-def _best_by_key(scores: Tensor, k: int) -> Tensor:
-    """Return the best items of each row, whatever scores are equal; overwrites the scores.
-
-    ``topk`` is given keys of which no two are equal. The upper half are the bits of the score,
-    which ascend as it does once those below the sign are turned round where that is set; the lower
-    half counts the items from the last to the first.
-    """
-    num_items = scores.size(1)
-    bits = scores.add_(0.0).view(torch.int32)
+    bits = (scores + 0.0).view(torch.int32)  # -0.0 is 0.0 now
     key = bits.bitwise_xor_((bits >> 31).bitwise_and_(2**31 - 1)).long().bitwise_left_shift_(32)
-    key.add_(torch.arange(num_items - 1, -1, -1, device=key.device))
-    best = key.topk(k).values
-    item = num_items - 1 - (best & (2**32 - 1))
-    return item.masked_fill_(best >> 32 == LOWEST, num_items)
+    return LAST - (key.add_(LAST - index).topk(k).values & LAST)
 
 
 def _native(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) -> Tensor:
