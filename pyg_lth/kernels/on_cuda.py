@@ -5,7 +5,10 @@ Sums are in float32, also those of rows in bfloat16. Whoever imports this needs 
 with torch's builds for CUDA.
 """
 
+import contextlib
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -25,6 +28,9 @@ EDGES_OF_A_PROGRAM = 256
 # The same where some rows are listed, each of which has as many programs as the longest of all rows
 # would need.
 EDGES_OF_A_LISTED = 512
+
+# Sorted nodes that are looked at together.
+NODES_AT_ONCE = 8192
 
 # What a row is added to its sum: rows, which of them (the row's own unless given), what they are
 # multiplied with for each row (nothing unless given), and a number on the device.
@@ -227,6 +233,28 @@ def _add_up(rows, order, begin, out, dim, BLOCK: tl.constexpr):  # type: ignore[
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _group(  # type: ignore[no-untyped-def]
+    nodes, order, listed, place, begin, count, BLOCK: tl.constexpr
+):
+    """List the distinct ones of sorted nodes, and where each begins; all in one program."""
+    groups = 0
+    for start in range(0, count, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        there = i < count
+        node = tl.load(nodes + i, there, -1)
+        first = there & (node != tl.load(nodes + i - 1, there & (i > 0), -1))
+        group = groups + tl.cumsum(first.to(tl.int32)) - 1
+        groups += tl.sum(first.to(tl.int32))
+        tl.store(place + tl.load(order + i, there, 0), group, there)
+        tl.store(listed + group, node, first)
+        tl.store(begin + group, i, first)
+    for start in range(0, count + 1, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        tl.store(listed + i, -1, (i >= groups) & (i < count))
+        tl.store(begin + i, count, (i >= groups) & (i <= count))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _bpr(  # type: ignore[no-untyped-def]
     nodes,
     place,
@@ -274,6 +302,35 @@ def _bpr(  # type: ignore[no-untyped-def]
     tl.store(loss + b, lost)
 
 
+class Beside:
+    """A stream for what the device can do beside what it is asked for next.
+
+    Args:
+        device: Where; on one that is not CUDA's everything is done in its turn.
+    """
+
+    def __init__(self, device: torch.device):
+        self._stream = None
+        if device.type == "cuda":
+            # Before the others, since what it does is little and waited for.
+            self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[Callable[[], None]]:
+        """Ask for what is asked for within.
+
+        Yields:
+            What makes that which comes after it wait until it is done.
+        """
+        if self._stream is None:
+            yield lambda: None
+            return
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            yield functools.partial(current.wait_stream, self._stream)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """A graph as the kernels read it.
@@ -284,6 +341,7 @@ class Layout:
         short: Rows that are not split, the longest first so that programs have like ones, int64.
         long: Rows that are split, int64.
         longest: Edges of the longest row.
+        beside: Where the long rows are added up, since they would not fill a GPU.
     """
 
     rowptr: Tensor
@@ -291,6 +349,7 @@ class Layout:
     short: Tensor
     long: Tensor
     longest: int
+    beside: Beside
 
     @classmethod
     def of(cls, rowptr: Tensor, col: Tensor) -> "Layout":
@@ -299,7 +358,8 @@ class Layout:
         split = degree > EDGES_OF_A_PROGRAM
         order = degree.argsort(descending=True, stable=True)
         long, short = order.tensor_split([int(split.sum())])
-        return cls(rowptr, col.int(), short, long, int(degree[order[:1]].sum()))
+        longest = int(degree[order[:1]].sum())
+        return cls(rowptr, col.int(), short, long, longest, Beside(col.device))
 
 
 def gather(
@@ -378,11 +438,33 @@ def gather(
             )
 
     if rows is None:
+        with layout.beside() as meet:
+            sums(layout.long, layout.longest)
         sums(layout.short, of)
-        sums(layout.long, layout.longest)
+        meet()
     else:
         sums(rows, layout.longest)
     return out
+
+
+def distinct_nodes(nodes: Tensor) -> tuple[Tensor, ...]:
+    """List the distinct nodes of a batch, without the host knowing how many there are.
+
+    Args:
+        nodes: Int64 below :math:`2^{31}`, shape ``[n]``.
+
+    Returns:
+        Int64, all but the last of shape ``[n]``: the distinct nodes, ascending, then -1; the place
+        in that list of each node of the batch; the places of the batch, list entry by list entry;
+        and where those of each entry begin, shape ``[n + 1]``, :math:`n` for those of -1.
+    """
+    # Of half the bits to sort by.
+    ascending, order = nodes.int().sort(stable=True)
+    listed, place = torch.empty_like(nodes), torch.empty_like(nodes)
+    begin = nodes.new_empty(nodes.numel() + 1)
+    size = (nodes.numel(), NODES_AT_ONCE)
+    _group[(1,)](ascending, order, listed, place, begin, *size, num_warps=32)
+    return listed, place, order, begin
 
 
 def bpr(

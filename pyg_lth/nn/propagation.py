@@ -384,10 +384,7 @@ class Triton(Matrix):
         degree = rowptr.diff()
         self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self._square, self._one = self._scale.square(), self._scale.new_ones(1)
-        self._aside = None
-        if col.is_cuda:
-            # Before the others, since what it does is little and waited for.
-            self._aside = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
+        self._beside = on_cuda.Beside(col.device)
 
     def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
         """As in the parent."""
@@ -416,13 +413,7 @@ class Triton(Matrix):
 
     def places(self, nodes: Tensor, num_nodes: int) -> tuple[Tensor, ...]:
         """As in the parent, of fixed size: a list is as long as the batch, -1 at its end."""
-        # So that the host need not know how many nodes are distinct.
-        nodes, order = nodes.sort(stable=True)
-        group = (nodes.diff(prepend=nodes[:1]) != 0).cumsum(0)
-        place = torch.empty_like(group).scatter_(0, order, group)
-        listed = torch.full_like(nodes, -1).scatter_(0, group, nodes)
-        every = torch.arange(nodes.numel() + 1, device=nodes.device)
-        return listed, place, order, torch.searchsorted(group, every)
+        return self._kernels.distinct_nodes(nodes)
 
     def add_up(self, rows: Tensor, count: int, *places: Tensor) -> Tensor:
         """As in the parent."""
@@ -454,21 +445,6 @@ class Triton(Matrix):
 
     def _product(self, source: Tensor, scale: Tensor, added: "Added", **options: Any) -> Tensor:
         return self._kernels.gather(self._layout, source, scale, added, **options)
-
-    @contextlib.contextmanager
-    def _beside(self) -> Iterator[Callable[[], None]]:
-        """Let the device do what is asked of it within beside what is asked of it next.
-
-        Yields:
-            What makes that which comes after it wait until it is done.
-        """
-        if self._aside is None:
-            yield lambda: None
-            return
-        current = torch.cuda.current_stream()
-        self._aside.wait_stream(current)
-        with torch.cuda.stream(self._aside):
-            yield functools.partial(current.wait_stream, self._aside)
 
     def bpr_step(self, nodes: Tensor, alpha: Tensor, reg: float, adam: "Adam") -> Tensor:
         """Look up, take the loss ``bpr`` with its L2 term, and a step of Adam with its gradient.

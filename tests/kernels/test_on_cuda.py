@@ -37,6 +37,7 @@ def small(monkeypatch):
     monkeypatch.setattr(on_cuda, "EDGES_OF_A_PROGRAM", 3)
     monkeypatch.setattr(on_cuda, "EDGES_OF_A_LISTED", 2)
     monkeypatch.setattr(on_cuda, "EDGES_AT_ONCE", 2)
+    monkeypatch.setattr(on_cuda, "NODES_AT_ONCE", 4)
     monkeypatch.setattr(propagations, "COLUMNS_AT_ONCE", 1024)
 
 
@@ -98,6 +99,21 @@ def test_no_rows_are_none():
     assert out.shape == ego.shape == (0, 3)
     (out.sum() + ego.sum()).backward()
     assert not x.grad.any()
+
+
+@pytest.mark.parametrize("nodes", [[], [5], [0, 0], [3, 1, 3, 3, 0, 9, 1, 7, 8], [2] * 9 + [1] * 3])
+def test_distinct_nodes_are_those_of_a_naive_loop(nodes):
+    distinct = sorted(set(nodes))
+    order = sorted(range(len(nodes)), key=lambda i: (nodes[i], i))
+    begin = [[nodes[i] for i in order].index(node) for node in distinct]
+    left = len(nodes) - len(distinct)
+    found = on_cuda.distinct_nodes(torch.tensor(nodes, dtype=torch.long, device=DEVICE))
+    assert [part.tolist() for part in found] == [
+        [*distinct, *[-1] * left],
+        [distinct.index(node) for node in nodes],
+        order,
+        [*begin, *[len(nodes)] * (left + 1)],
+    ]
 
 
 def test_tables_that_the_kernels_cannot_read_are_refused():
@@ -188,7 +204,7 @@ from triton.compiler import ASTSource
 from pyg_lth.kernels import on_cuda
 
 TYPES = {
-    **dict.fromkeys(("rows", "rowptr", "order", "begin", "nodes"), "*i64"),
+    **dict.fromkeys(("rows", "rowptr", "order", "begin", "nodes", "listed"), "*i64"),
     **dict.fromkeys(("col", "slot", "place"), "*i32"),
     **dict.fromkeys(("source", "parts", "scale", "added", "share", "weight", "out"), "*fp32"),
     **dict.fromkeys(("mean", "square", "living", "rate", "table", "loss"), "*fp32"),
@@ -216,6 +232,7 @@ build(on_cuda._gather, {"source": "*bf16", "out": "*bf16"}, SPLIT=False, **NO_ST
 build(on_cuda._add_parts)
 build(on_cuda._add_parts, **NO_STEP)
 build(on_cuda._add_up, {"rows": "*fp32"})
+build(on_cuda._group, {"nodes": "*i32", "place": "*i64"}, BLOCK=8192)
 BPR = {"rows": "*fp32", "place": "*i64"}
 build(on_cuda._bpr, BPR)
 # A number that is 1 is known beforehand too.
