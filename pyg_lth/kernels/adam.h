@@ -22,6 +22,16 @@ typedef struct {
     const float *made_up; /* [steps][MADE_UP], from the first missed step to now */
 } adam;
 
+/* Rows between the one at work and the one that is already fetched. */
+enum { ROWS_AHEAD = 8 };
+
+/* Ask for a row of a table before its turn: most of the time of a step is waiting for memory. */
+static inline void prefetch_row(const float *table, int64_t row, int64_t dim)
+{
+    for (int64_t c = 0; c < dim; c += LANES)
+        __builtin_prefetch(table + row * dim + c);
+}
+
 /* Of the missed steps: the sum of the weights, mean and variance of the small term, and what is left
  * of the moments. */
 enum { TOTAL, MEAN, VARIANCE, MEAN_LEFT, SQUARE_LEFT, MADE_UP };

@@ -8,14 +8,7 @@
  */
 #include "adam.h"
 
-enum { ROWS_AT_ONCE = 64, TRIPLETS_AT_ONCE = 128, ROWS_AHEAD = 8 };
-
-/* Ask for a row of a table before its turn: most of the time of a step is waiting for memory. */
-static inline void prefetch_row(const float *table, int64_t row, int64_t dim)
-{
-    for (int64_t c = 0; c < dim; c += LANES)
-        __builtin_prefetch(table + row * dim + c);
-}
+enum { ROWS_AT_ONCE = 64, TRIPLETS_AT_ONCE = 128 };
 
 /* The places of each row, one row after the other: row i has those from start[i] to start[i + 1]. */
 static void sort_places(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Every column propagates alone, so on a CPU a few at a time do, which stay in its cache: the fewer,
 # the more often the indices are read.
-COLUMNS_AT_ONCE = 32
+COLUMNS_AT_ONCE = 128
 
 # Edges between the one that the native product adds and the one whose row it already fetches.
 AHEAD = 64

@@ -65,9 +65,11 @@ class Layout(NamedTuple):
         Args:
             rows: Shape ``[size, ...]``.
         """
-        pairs = rows[: self.size - self.shared]
-        pairs = pairs.view(2 + self.negatives, self.positives, *rows.shape[1:])
-        return Parts(pairs[0], pairs[1], pairs[2:], rows[self.size - self.shared :])
+        # In one go, so that backward puts the gradients of the parts side by side in one go too.
+        size, own = self.positives, self.negatives * self.positives
+        user, positive, negative, shared = rows.split([size, size, own, self.shared])
+        negative = negative.view(self.negatives, size, *rows.shape[1:])
+        return Parts(user, positive, negative, shared)
 
 
 def steps_of_epoch(interactions: int, positives: int, parts: int) -> int:
