@@ -73,7 +73,8 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     blocks = -(-num_items // BLOCK)
     filler = blocks * BLOCK - num_items
     # The first items of all blocks, then the second ones: the best of blocks side by side.
-    panels = F.pad(items, (0, 0, 0, filler)).view(blocks, BLOCK, -1).transpose(0, 1).flatten(0, 1)
+    panels = F.pad(items, (0, 0, 0, filler)).unflatten(0, (blocks, BLOCK))
+    panels = panels.transpose(0, 1).flatten(0, 1)
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())
     at_once = SCORES_AT_ONCE_ON_CUDA if users.is_cuda else SCORES_AT_ONCE

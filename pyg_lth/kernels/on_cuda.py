@@ -5,16 +5,15 @@ Sums are in float32, also those of rows in bfloat16. Whoever imports this needs 
 with torch's builds for CUDA.
 """
 
-import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from pyg_lth.kernels.streams import Beside
 
 # Edges whose other ends are fetched at once, of each row that a warp adds up side by side.
 EDGES_AT_ONCE = 4
@@ -300,35 +299,6 @@ def _bpr(  # type: ignore[no-untyped-def]
         lost += 0.5 * share * tl.sum(ego * ego, 0)
         tl.store(of_table + at * dim + column, share * ego, inside)
     tl.store(loss + b, lost)
-
-
-class Beside:
-    """A stream for what the device can do beside what it is asked for next.
-
-    Args:
-        device: Where; on one that is not CUDA's everything is done in its turn.
-    """
-
-    def __init__(self, device: torch.device):
-        self._stream = None
-        if device.type == "cuda":
-            # Before the others, since what it does is little and waited for.
-            self._stream = torch.cuda.Stream(priority=-1)  # type: ignore[no-untyped-call]
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Callable[[], None]]:
-        """Ask for what is asked for within.
-
-        Yields:
-            What makes that which comes after it wait until it is done.
-        """
-        if self._stream is None:
-            yield lambda: None
-            return
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            yield functools.partial(current.wait_stream, self._stream)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch_geometric.utils import cumsum
 from pyg_lth import kernels
 from pyg_lth.config import PropagationName
 from pyg_lth.errors import InputError
+from pyg_lth.kernels.streams import Beside
 from pyg_lth.nn.distinct import add_up, distinct_nodes
 
 if TYPE_CHECKING:
@@ -384,7 +385,7 @@ class Triton(Matrix):
         degree = rowptr.diff()
         self._scale = degree.float().pow(-0.5).masked_fill(degree == 0, 0.0)
         self._square, self._one = self._scale.square(), self._scale.new_ones(1)
-        self._beside = on_cuda.Beside(col.device)
+        self._beside = Beside(col.device)
 
     def polynomial(self, x: Tensor, alpha: Tensor) -> Tensor:
         """As in the parent."""
