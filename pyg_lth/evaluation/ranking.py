@@ -73,7 +73,7 @@ def _plain(users: Tensor, items: Tensor, seen: tuple[Tensor, Tensor], k: int) ->
     blocks = -(-num_items // BLOCK)
     filler = blocks * BLOCK - num_items
     # The first items of all blocks, then the second ones: the best of blocks side by side.
-    panels = F.pad(items, (0, 0, 0, filler)).unflatten(0, (blocks, BLOCK))
+    panels = F.pad(items, (0, 0, 0, filler)).view(blocks, BLOCK, items.size(1))
     panels = panels.transpose(0, 1).flatten(0, 1)
     row = torch.arange(num_users, device=users.device)
     seen_row = row.repeat_interleave(rowptr.diff(), output_size=seen_item.numel())

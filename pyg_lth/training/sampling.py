@@ -67,7 +67,7 @@ class Layout(NamedTuple):
         """
         # In one go, so that backward puts the gradients of the parts side by side in one go too.
         size, own = self.positives, self.negatives * self.positives
-        user, positive, negative, shared = rows.split([size, size, own, self.shared])
+        user, positive, negative, shared = torch.split(rows, [size, size, own, self.shared])
         negative = negative.view(self.negatives, size, *rows.shape[1:])
         return Parts(user, positive, negative, shared)
 
