@@ -100,14 +100,16 @@ def test_what_no_node_has_is_refused(cluster):
 
 
 def test_a_watcher_ends_a_command(engine):
+    asked = []  # when: Ray may take a minute to begin what it then ends at once
+
     class Ends(Codes):
         def on_line(self, name, line):
+            asked.append(time.monotonic())
             return line == "second"
 
     said = "import sys, time; print('first\\nsecond', file=sys.stderr, flush=True); time.sleep(60)"
-    begin = time.monotonic()
     assert engine.run([python("one", said)], Ends())["one"].code == -signal.SIGINT
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - asked[-1] < 40
 
 
 def test_ctrl_c_lets_the_commands_save(engine, tmp_path):
@@ -122,19 +124,19 @@ except KeyboardInterrupt:
     time.sleep(1)
     open({str(tmp_path / "saved")!r}, "w").close()
 """
-    heard = []
+    heard, times = [], []
 
     class CtrlC(Watcher):
         def on_line(self, name, line):
             heard.append(line)
+            times.append(time.monotonic())
             if line == "begun":
                 os.kill(os.getpid(), signal.SIGINT)
 
-    begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         engine.run([python("one", saving)], CtrlC())
     assert heard == ["begun", "saving"] and (tmp_path / "saved").exists()
-    assert time.monotonic() - begin < 40
+    assert time.monotonic() - times[0] < 40
 
 
 def test_settings_tuned_on_a_cluster_are_those_tuned_here(cluster, run, tmp_path, monkeypatch):
