@@ -29,11 +29,8 @@ void adam_to(
 {
     for (int64_t i = first; i < last; i++) {
         int64_t row = rows ? rows[i] : i, c = 0;
-        if (rows && i + ROWS_AHEAD < last) {
-            prefetch_row(weight, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(mean, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(square, rows[i + ROWS_AHEAD], dim);
-        }
+        if (rows && i + ROWS_AHEAD < last)
+            prefetch_row(weight, mean, square, rows[i + ROWS_AHEAD], dim);
         for (int64_t width; c < dim; c += width) {
             int64_t at = row * dim + c;
             const float *g = gradient ? gradient + i * dim + c : 0;

@@ -25,11 +25,15 @@ typedef struct {
 /* Rows between the one at work and the one that is already fetched. */
 enum { ROWS_AHEAD = 8 };
 
-/* Ask for a row of a table before its turn: most of the time of a step is waiting for memory. */
-static inline void prefetch_row(const float *table, int64_t row, int64_t dim)
+/* Ask for a row of three tables before its turn: most of the time of a step is waiting for memory. */
+static inline void prefetch_row(
+    const float *first, const float *second, const float *third, int64_t row, int64_t dim)
 {
-    for (int64_t c = 0; c < dim; c += LANES)
-        __builtin_prefetch(table + row * dim + c);
+    for (int64_t at = row * dim; at < (row + 1) * dim; at += LANES) {
+        __builtin_prefetch(first + at);
+        __builtin_prefetch(second + at);
+        __builtin_prefetch(third + at);
+    }
 }
 
 /* Of the missed steps: the sum of the weights, mean and variance of the small term, and what is left

@@ -45,11 +45,8 @@ void fetch(
     const float *mean, const float *square, const int32_t *done, float *ego)
 {
     for (int64_t i = first; i < last; i++) {
-        if (i + ROWS_AHEAD < last) {
-            prefetch_row(weight, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(mean, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(square, rows[i + ROWS_AHEAD], dim);
-        }
+        if (i + ROWS_AHEAD < last)
+            prefetch_row(weight, mean, square, rows[i + ROWS_AHEAD], dim);
         for (int64_t c = 0, at = rows[i] * dim; c < dim; c += LANES, at += LANES) {
             float *out = ego + i * dim + c;
             if (dim - c >= LANES)
@@ -166,11 +163,8 @@ void change(
     int64_t dim = given.dim;
     for (int64_t i = first; i < last; i++) {
         int64_t row = rows[i];
-        if (i + ROWS_AHEAD < last) {
-            prefetch_row(mean, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(square, rows[i + ROWS_AHEAD], dim);
-            prefetch_row(living, rows[i + ROWS_AHEAD], dim);
-        }
+        if (i + ROWS_AHEAD < last)
+            prefetch_row(mean, square, living, rows[i + ROWS_AHEAD], dim);
         const int32_t *places = sorted + start[i];
         int32_t num_places = start[i + 1] - start[i];
         const float *ego = given.ego + i * dim;

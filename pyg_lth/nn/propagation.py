@@ -23,8 +23,8 @@ from pyg_lth.nn.distinct import add_up, distinct_nodes
 if TYPE_CHECKING:
     from pyg_lth.kernels.on_cuda import Adam, Added
 
-# Every column propagates alone, so on a CPU a few at a time do, which stay in its cache: the fewer,
-# the more often the indices are read.
+# Every column propagates alone, so on a CPU no more do at a time: of more, less stays in its cache,
+# and the fewer, the more often the indices are read.
 COLUMNS_AT_ONCE = 128
 
 # Edges between the one that the native product adds and the one whose row it already fetches.
