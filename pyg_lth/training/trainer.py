@@ -231,7 +231,10 @@ class Training:
         problem = self.problem
         out, ego = self._update.lookup(problem.nodes(batch))
         known = problem.loss(out, batch)
-        own = problem.config.reg * losses.l2(problem.sampler.layout.split(ego))
+        if problem.config.reg:
+            own = problem.config.reg * losses.l2(problem.sampler.layout.split(ego))
+        else:
+            own = torch.zeros_like(known)
         loss = known + own
         self._update.apply(loss)
         return (loss if problem.workers.is_first else own).detach()
