@@ -266,6 +266,14 @@ def test_a_preset_leaves_out_what_does_not_go_with_what_is_chosen(chosen):
     assert found.disjoint_parts == (8 if found.layers and found.batch_by == "edge" else 1)
 
 
+def test_who_has_a_teacher_takes_its_temperature():
+    of_lightgcn = TrainConfig(**config.of_preset("strong", {})).temperature
+    for chosen in ({"model": "mf"}, {"model": "mf", "teacher": "runs/other"}):
+        found = TrainConfig(**{**config.of_preset("strong", chosen), **chosen})
+        assert (found.temperature == of_lightgcn) == (found.teacher is not None)
+        assert found.batch_size == (1024 if found.teacher is None else 2048)
+
+
 def test_popularity_is_added_to_cosines_alone():
     assert TrainConfig(loss="ccl", popularity=0.5).score == "cosine"
     with pytest.raises(ValidationError, match="score is dot: leave it out, or take score cosine"):
