@@ -638,7 +638,8 @@ def _draw_in_panel(axes: "Axes", run: _Run, values: Sequence[float]) -> None:
 def _density_axis(axes: "Axes", narrow: bool = False) -> None:
     """Make x the density, denser to the left as in the literature on lottery tickets."""
     axes.set_xscale("log")
-    axes.set_xlabel("Remaining parameters")
+    # A layout does not make room for a label that is wider than its panel.
+    axes.set_xlabel("Remaining\nparameters" if narrow else "Remaining parameters")
     # Panels share the axis, which another may have turned round.
     low, high = sorted(axes.get_xlim())
     axes.set_xlim(high, low)
@@ -664,19 +665,16 @@ def _percent_ticks(
     """Label a logarithmic axis with round percentages."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-    span = high / low * (4 if narrow else 1)
-    steps = (
-        range(1, 10)
-        if span < 3
-        else (1, 2, 3, 4, 6, 8)
-        if span < 12
-        else (1, 2, 5)
-        if span < 1000
-        else (1,)
-    )
-    locator = LogLocator(subs=steps, numticks=20)
-    ticks = [0, *(tick for tick in locator.tick_values(low, high) if low <= tick <= 1)]
-    axis.set_major_locator(FixedLocator(ticks) if zero else locator)
+    span = np.log10(high / low)
+    finest = (range(1, 10), (1, 2, 3, 4, 6, 8), (1, 2, 5), (1, 3), (1,))
+    for base, steps in [*((10, steps) for steps in finest), (100, (1,))]:
+        locator = LogLocator(base, steps, numticks=20)
+        ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+        # The share of the axis that a label takes, by its characters.
+        characters = max((len(_percent(tick)) for tick in ticks), default=0)
+        if all(np.diff(np.log10(ticks)) > characters * (0.06 if narrow else 0.022) * span):
+            break
+    axis.set_major_locator(FixedLocator([0, *ticks]) if zero else locator)
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
 

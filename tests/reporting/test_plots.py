@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import sys
 import warnings
@@ -8,6 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from pyg_lth import find_tickets
@@ -518,3 +520,20 @@ def test_more_than_a_handful_of_runs_have_a_panel_each(edited):
         assert axes.get_xlim()[0] > axes.get_xlim()[1]
         colors = [line.get_color() for line in axes.lines if len(line.get_xdata()) > 2]
         assert colors.count(plots.REFERENCE) == 7
+
+
+@pytest.mark.parametrize("least", [0.8, 0.25, 0.05, 0.01, 1e-4])
+def test_what_is_written_along_the_density_stays_apart_and_on_the_page(edited, least):
+    folder = edited(results=lambda result: {"density": least ** (result.round / 5)})
+    for name in ("metric", "epochs", "beyond"):
+        figure = draw(folder)[name]
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for axes in figure.axes:
+            places = [
+                label.get_window_extent(renderer)
+                for label in axes.get_xticklabels()
+                if label.get_visible() and label.get_text()
+            ]
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(places, 2))
+            below = axes.xaxis.label.get_window_extent(renderer)
+            assert figure.bbox.x0 <= below.x0 and below.x1 <= figure.bbox.x1
