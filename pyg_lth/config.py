@@ -325,7 +325,7 @@ _ALONE: dict[PresetName, dict[str, Any]] = {
     "strong": {
         **{"lr": 4e-3, "lr_decay": 0.94, "eval_every": 4},
         # Not who has one: temperatures have to be the same, and LightGCN's is the default.
-        **{"teacher": None, "batch_size": 1024, "temperature": 0.13},
+        **{"teacher": None, "temperature": 0.13},
     }
 }
 
@@ -333,8 +333,7 @@ _ALONE: dict[PresetName, dict[str, Any]] = {
 # Of a preset, what goes with its value of another setting alone.
 _GOES_WITH = {
     **{"negatives_by": "loss", "popularity": "loss", "distill": "loss"},
-    **{"first_layer": "layers", "disjoint_parts": "batch_by"},
-    **{"batch_size": "teacher", "temperature": "teacher"},
+    **{"first_layer": "layers", "disjoint_parts": "batch_by", "temperature": "teacher"},
 }
 
 

@@ -271,7 +271,6 @@ def test_who_has_a_teacher_takes_its_temperature():
     for chosen in ({"model": "mf"}, {"model": "mf", "teacher": "runs/other"}):
         found = TrainConfig(**{**config.of_preset("strong", chosen), **chosen})
         assert (found.temperature == of_lightgcn) == (found.teacher is not None)
-        assert found.batch_size == (1024 if found.teacher is None else 2048)
 
 
 def test_popularity_is_added_to_cosines_alone():
