@@ -65,8 +65,8 @@ def tune(
 ) -> None:
     """Tune a dense training on validation: the same command again goes on.
 
-    Trials whose validation curve lies below the median of the others are given up early. Test is
-    not looked at.
+    The first trial has the settings given. Trials whose validation curve lies below the median of
+    the others are given up early. Test is not looked at.
     """
     settings = build(TrainSettings, file, flags, functools.partial(of_preset, preset))
     if not out.parent.is_dir():

@@ -83,6 +83,13 @@ def tunable(config: TrainConfig) -> list[str]:
     return names + (["layers"] if config.layers else [])
 
 
+def spaces(config: TrainConfig) -> dict[str, Space]:
+    """Where each setting may lie beside the others: no mean begins after the last layer."""
+    layers = SPACES["layers"]
+    low, high = max(layers.low, config.first_layer), max(layers.high, config.layers)
+    return {**SPACES, "layers": layers._replace(low=low, high=high)}
+
+
 def tune(
     data: HeteroData,
     config: TrainConfig,
@@ -95,8 +102,9 @@ def tune(
 ) -> Tuned:
     """Train densely under different settings, and return those that validation likes best.
 
-    A trial whose validation curve lies below the median of the others at the same epoch is given
-    up. Test is not looked at. All is kept in a file, which the same call continues from.
+    The first trial has the settings given, as near as their spaces allow. A trial whose validation
+    curve lies below the median of the others at the same epoch is given up. Test is not looked at.
+    All is kept in a file, which the same call continues from.
 
     Args:
         data: A bipartite graph in the form of :mod:`pyg_lth.datasets`.
@@ -138,6 +146,8 @@ def tune(
         split = split.hold_out_validation(config.seed)
 
     told = _Trials(optuna, found, Path(study), config, names, callback)
+    if not _ended(optuna, found, Path(study)):
+        told.begin_with_given()
     if engine is None:
         while trials > len(_ended(optuna, found, Path(study))):
             told.run(split)
@@ -170,13 +180,22 @@ class _Trials(Watcher):
         callback: Callable[[int, dict[str, Any], EpochRecord], None],
     ):
         self._optuna, self._study, self._path = optuna, study, path
-        self._config, self._names, self._callback = config, names, callback
+        self._config, self._callback = config, callback
+        self._spaces = {name: spaces(config)[name] for name in names}
         self._begun: dict[str, _Trial] = {}
         self._failure: str | None = None
 
+    def begin_with_given(self) -> None:
+        """Have the next trial take what is given, so that what is found is no worse."""
+        given = {
+            name: min(max(getattr(self._config, name), space.low), space.high)
+            for name, space in self._spaces.items()
+        }
+        self._study.enqueue_trial(given)
+
     def _ask(self) -> "_Trial":
         trial = self._study.ask()
-        drawn = {name: _suggest(trial, name, SPACES[name]) for name in self._names}
+        drawn = {name: _suggest(trial, name, space) for name, space in self._spaces.items()}
         settings = type(self._config)(**{**self._config.model_dump(), **drawn})
         return self._begun.setdefault(str(trial.number), _Trial(trial, drawn, settings, {}))
 

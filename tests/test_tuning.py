@@ -53,6 +53,37 @@ def test_the_best_trial_by_validation_gives_the_settings(small_graph, config, tm
     )
 
 
+def test_the_first_trial_has_what_is_given_as_near_as_can_be(small_graph, config, tmp_path):
+    heard = []
+    config = config.model_copy(update={"lr": 0.02, "reg": 0.0})
+    for trials in (1, 2):
+        tune(
+            *(small_graph, config, tmp_path / "study.db"),
+            trials=trials,
+            callback=lambda number, drawn, record: heard.append((number, drawn)),
+        )
+    of_trial = {number: drawn for number, drawn in heard}
+    given = {"lr": 0.02, "reg": SPACES["reg"].low, "negatives": config.negatives}
+    assert [of_trial[number] == given for number in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("layers", [4, 6])
+def test_no_trial_has_a_mean_that_begins_after_its_last_layer(
+    small_graph, config, tmp_path, layers
+):
+    settings = {"model": "lightgcn", "layers": layers, "first_layer": layers - 1, "max_epochs": 1}
+    config = TrainConfig(**{**config.model_dump(), **settings})
+    heard = []
+    tune(
+        *(small_graph, config, tmp_path / "study.db"),
+        trials=4,
+        over=["layers"],
+        callback=lambda number, drawn, record: heard.append(drawn["layers"]),
+    )
+    assert heard[0] == layers
+    assert set(heard) <= {layers - 1, layers}
+
+
 def test_a_study_goes_on_where_it_was(small_graph, config, tmp_path):
     path = tmp_path / "study.db"
 
@@ -164,6 +195,7 @@ def test_the_settings_found_are_a_file_that_prune_takes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = ["--dataset", "synthetic", "--root", "data"]
     options = ["--model", "mf", "--dim", "4", "--max-epochs", "1", "--eval-every", "1"]
+    options += ["--lr", "0.002"]
     run = CliRunner().invoke(
         cli, ["tune", *data, *options, "--trials", "1", "--over", "lr"], catch_exceptions=False
     )
