@@ -83,13 +83,6 @@ def tunable(config: TrainConfig) -> list[str]:
     return names + (["layers"] if config.layers else [])
 
 
-def spaces(config: TrainConfig) -> dict[str, Space]:
-    """Where each setting may lie beside the others: no mean begins after the last layer."""
-    layers = SPACES["layers"]
-    low, high = max(layers.low, config.first_layer), max(layers.high, config.layers)
-    return {**SPACES, "layers": layers._replace(low=low, high=high)}
-
-
 def tune(
     data: HeteroData,
     config: TrainConfig,
@@ -181,7 +174,7 @@ class _Trials(Watcher):
     ):
         self._optuna, self._study, self._path = optuna, study, path
         self._config, self._callback = config, callback
-        self._spaces = {name: spaces(config)[name] for name in names}
+        self._spaces = {name: _space(name, config) for name in names}
         self._begun: dict[str, _Trial] = {}
         self._failure: str | None = None
 
@@ -290,6 +283,14 @@ class _Trial:
     settings: TrainConfig
     reported: dict[int, float]
     given_up: bool = False
+
+
+def _space(name: str, config: TrainConfig) -> Space:
+    """Where a setting may lie beside the others: no mean begins after the last layer."""
+    low, high, *kind = SPACES[name]
+    if name == "layers":
+        low, high = max(low, config.first_layer), max(high, config.layers)
+    return Space(low, high, *kind)
 
 
 def _suggest(trial: "Trial", name: str, space: Space) -> float:
