@@ -1,10 +1,9 @@
-"""Losses against shared negatives with their gradients, no score kept longer than its block.
+"""Losses against shared negatives with their gradients, in one kernel.
 
-Autograd would keep every score, and go through all of them several times on the way there and back.
-The gradient of a mean is known as soon as the scores are, so here both are computed at once.
+Autograd would go through all scores several times on the way there and back. The gradient of a mean
+is known as soon as the scores are, so here both are computed at once, block by block of users.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,14 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from pyg_lth import kernels
 
-# Users whose scores against all shared negatives are at work at once, so that these stay in the
-# cache from one matrix product to the next.
-USERS_AT_ONCE = 512
-
-# Takes the scores of some users against the shared negatives and against an item of their own, and
-# which users they are. Replaces the first by the derivatives of the sum of losses by them; returns
-# the losses, and their derivatives by the second.
-OfScores = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+# As the kernel lays out what it works on: a block of users, and the floats of a register.
+USERS_AT_ONCE, LANES = 48, 16
 
 
 def applies(rows: Tensor) -> bool:
@@ -54,28 +47,7 @@ def sampled_softmax(
     Returns:
         The loss, a scalar that can be differentiated once.
     """
-
-    def of_known(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
-        loss, slope = torch.empty(2, own.numel())
-        kernels.call("softmax_rows", others, *others.shape, own, loss, slope)
-        return loss, slope
-
-    if teacher is None:
-        return _apply(user, positive, shared, temperature, of_known)
-    by_teacher, right, wrong = (_unit_rows(rows.detach())[0] for rows in teacher)
-    by_teacher = by_teacher / temperature
-    taught_own = (by_teacher * right).sum(dim=1)
-
-    def of_scores(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
-        target = by_teacher[users] @ wrong.t()
-        # The teacher's probabilities now, and of the user's own item what it lacks of one.
-        _, lacking = of_known(target, taught_own[users], users)
-        expected = (target * others).sum(dim=1) + (1 + lacking) * own
-        loss, slope = of_known(others, own, users)
-        others.sub_(target, alpha=share)
-        return loss + share * (own - expected), slope - share * lacking
-
-    return _apply(user, positive, shared, temperature, of_scores)
+    return _apply(user, positive, shared, 1 / temperature, teacher, float(share), 0, 0.0, 0.0)
 
 
 def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: float) -> Tensor:
@@ -95,14 +67,7 @@ def ccl(user: Tensor, positive: Tensor, shared: Tensor, margin: float, weight: f
     Returns:
         The loss, a scalar that can be differentiated once.
     """
-    share = weight / shared.size(0)
-
-    def of_scores(others: Tensor, own: Tensor, users: slice) -> tuple[Tensor, Tensor]:
-        loss = 1 - own + share * others.sub_(margin).relu_().sum(dim=1)
-        others.sign_().mul_(share)
-        return loss, own.new_full(own.shape, -1.0)
-
-    return _apply(user, positive, shared, 1.0, of_scores)
+    return _apply(user, positive, shared, 1.0, None, 0.0, 1, float(margin), float(weight))
 
 
 def _apply(*arguments: Any) -> Tensor:
@@ -111,7 +76,7 @@ def _apply(*arguments: Any) -> Tensor:
 
 
 class _SharedNegatives(torch.autograd.Function):
-    """The mean of a loss over scores, which are cosines divided by a temperature."""
+    """The mean loss of the users, whose gradients a kernel gives with it."""
 
     @staticmethod
     def forward(
@@ -119,46 +84,44 @@ class _SharedNegatives(torch.autograd.Function):
         user: Tensor,
         positive: Tensor,
         shared: Tensor,
-        temperature: float,
-        of_scores: OfScores,
+        scale: float,
+        teacher: tuple[Tensor, Tensor, Tensor] | None,
+        *settings: float,
     ) -> Tensor:
-        units = [_unit_rows(rows) for rows in (user, positive, shared)]
-        (user, _), (positive, _), (shared, _) = units
-        user = user / temperature
-        own, total = (user * positive).sum(dim=1), user.new_zeros(())
-        slope, of_user = torch.empty_like(own), torch.empty_like(user)
-        of_shared = shared.new_zeros(shared.t().shape)
-        scores = user.new_empty(min(user.size(0), USERS_AT_ONCE), shared.size(0))
-        for first in range(0, user.size(0), USERS_AT_ONCE):
-            block = slice(first, first + USERS_AT_ONCE)
-            part = torch.mm(user[block], shared.t(), out=scores[: own[block].numel()])
-            losses, slope[block] = of_scores(part, own[block], block)
-            total += losses.sum()
-            torch.mm(part, shared, out=of_user[block])
-            # This way round the product is quicker by a third.
-            of_shared.addmm_(user[block].t(), part)
-        slope = slope.unsqueeze(1)
-        of_user.addcmul_(positive, slope).div_(temperature)
-        gradients = (of_user, user * slope, of_shared.t().contiguous())
-        ctx.save_for_backward(
-            *(through_length(g, *unit) for g, unit in zip(gradients, units, strict=True))
+        rows = _laid_out(user, positive, shared)
+        taught = _NO_TEACHER if teacher is None else _laid_out(*teacher)
+        (size, dim), negatives = user.shape, shared.size(0)
+        loss, of_user = torch.empty(size), torch.empty(size, -(-dim // LANES), LANES)
+        others = torch.empty(size, dim), torch.empty(negatives, dim)
+        kernels.call(
+            "shared_negatives",
+            *(size, negatives, scale, *rows, *taught, *settings, loss, of_user, *others),
         )
-        ctx.size = own.numel()
-        loss: Tensor = total / ctx.size
-        return loss
+        ctx.save_for_backward(of_user.view(size, -1)[:, :dim], *others)
+        return loss.mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        share = grad_outputs[0] / ctx.size
-        return (*(gradient * share for gradient in ctx.saved_tensors), None, None)
+        share = grad_outputs[0] / ctx.saved_tensors[0].size(0)
+        gradients = (gradient * share for gradient in ctx.saved_tensors)
+        return (*gradients, None, None, None, None, None, None)
 
 
-def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of length one, those of zeros left as they are, and what they were divided by."""
-    length = rows.norm(dim=1, keepdim=True)
-    length.masked_fill_(length == 0, 1)
-    return rows / length, length
+_NO_TEACHER = [*[None] * 3, 0, *[None] * 4]
+
+
+def _laid_out(user: Tensor, positive: Tensor, shared: Tensor) -> list[Tensor | int]:
+    """Rows, how many columns they have, and the room to lay them and their scores out."""
+    (size, dim), panels = user.shape, -(-shared.size(0) // LANES)
+    return [
+        *(rows.contiguous() for rows in (user, positive, shared)),
+        dim,
+        torch.empty(size, dim),
+        torch.empty(panels, dim, LANES),
+        torch.empty(panels, LANES, -(-dim // LANES), LANES),
+        torch.empty(-(-size // USERS_AT_ONCE), panels, USERS_AT_ONCE, LANES),
+    ]
 
 
 def through_length(gradient: Tensor, unit: Tensor, length: Tensor) -> Tensor:

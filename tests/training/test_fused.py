@@ -36,7 +36,7 @@ LOSSES = {
     "ccl, hardly a negative": (fused.ccl, ccl, (0.9, 10.0)),
 }
 # Around a block of users and the lanes of a register.
-SIZES = [(1, 1, 1), (5, 16, 3), (511, 33, 8), (512, 17, 20), (513, 15, 32), (1100, 100, 7)]
+SIZES = [(1, 1, 1), (5, 16, 3), (47, 33, 8), (48, 17, 20), (49, 15, 32), (300, 100, 7)]
 
 
 def rows_of(size, shared, dim):
@@ -102,18 +102,31 @@ def test_they_apply_to_floats_on_a_cpu_only(monkeypatch):
     assert not fused.applies(torch.zeros(2, 2))
 
 
-def test_the_kernel_gives_the_same_bits_on_any_number_of_threads():
-    found, before = [], torch.get_num_threads()
-    given = 5 * torch.randn(300, 70), torch.randn(300)
+@pytest.mark.parametrize("name", ["taught", *LOSSES])
+def test_the_kernel_gives_the_same_bits_on_any_number_of_threads(name):
+    found, before, rows = [], torch.get_num_threads(), rows_of(300, 70, 20)
+    quick, settings = fused.sampled_softmax, (0.2, rows_of(300, 70, 5), 0.5)
+    if name != "taught":
+        quick, _, settings = LOSSES[name]
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            scores, (loss, slope) = given[0].clone(), torch.empty(2, 300)
-            kernels.call("softmax_rows", scores, *scores.shape, given[1], loss, slope)
-            found.append(torch.cat([scores, loss[:, None], slope[:, None]], dim=1))
+            value, gradients = value_and_gradients(quick, rows, settings)
+            found.append(torch.cat([value.view(1), *(part.flatten() for part in gradients)]))
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("length", [1e-25, 1e25])
+def test_the_length_of_rows_does_not_matter(length):
+    rows = [torch.randn(n, 10) for n in (60, 60, 20)]
+    expected = value_and_gradients(fused.sampled_softmax, rows, (0.2,))
+    value, gradients = value_and_gradients(
+        fused.sampled_softmax, [part * length for part in rows], (0.2,)
+    )
+    found = value, tuple(gradient * length for gradient in gradients)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
