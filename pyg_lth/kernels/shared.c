@@ -9,7 +9,8 @@
 
 #include <math.h>
 
-enum { USERS = 48, ROWS = 8 };
+/* Users in a block, those whose scores are kept at once, and rows of a tile. */
+enum { USERS = 48, SPAN = 43 * USERS, ROWS = 8 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -25,7 +26,7 @@ typedef struct {
     float *unit;        /* users, [size][dim] */
     float *across;      /* negatives, [panels][dim][LANES] */
     float *rows;        /* the same, [panels][LANES][width] */
-    float *scores;      /* [blocks][panels][USERS][LANES] */
+    float *scores;      /* of a span, [blocks][panels][USERS][LANES] */
 } batch;
 
 /* What is known of the users of a block one by one. */
@@ -65,7 +66,7 @@ INLINE void product(
 /* Scores of the users from `first` on. */
 INLINE float *block_of(batch given, int64_t first)
 {
-    return given.scores + first * given.panels * LANES;
+    return given.scores + first % SPAN * given.panels * LANES;
 }
 
 /* The product of x with y, which is divided by `length` first. */
@@ -300,18 +301,21 @@ void descend_block(
     }
 }
 
-/* The gradients of a panel of negatives, added up where its rows lay, which no block needs now. */
+/* What users from `begin` to `end` add to the gradients of a panel of negatives. */
 EVERY_REGISTER_WIDTH
-void descend_panel(batch given, int64_t panel, float *of_shared)
+void descend_panel(
+    batch given, int64_t panel, int64_t begin, int64_t end, float *sums, float *of_shared)
 {
     int64_t dim = given.dim;
-    float *sums = given.rows + panel * LANES * given.width;
-    for (int64_t first = 0; first < given.size; first += USERS) {
-        int64_t users = given.size - first < USERS ? given.size - first : USERS;
+    sums += panel * dim * LANES;
+    for (int64_t first = begin; first < end; first += USERS) {
+        int64_t users = end - first < USERS ? end - first : USERS;
         product(
             dim, users, given.unit + first * dim, 1, dim,
             block_of(given, first) + panel * USERS * LANES, LANES, sums, LANES, first == 0);
     }
+    if (end < given.size)
+        return;
     for (int64_t j = panel * LANES; j < given.negatives && j < (panel + 1) * LANES; j++) {
         for (int64_t c = 0; c < dim; c++)
             of_shared[j * dim + c] = sums[c * LANES + j % LANES];
@@ -327,7 +331,7 @@ void shared_negatives(
     const float *taught_user, const float *taught_positive, const float *taught_shared,
     int64_t taught_dim, float *taught_unit, float *taught_across, float *taught_rows,
     float *taught_scores, float share, int64_t contrastive, float margin, float weight,
-    float *loss, float *of_user, float *of_positive, float *of_shared)
+    float *loss, float *of_user, float *of_positive, float *sums, float *of_shared)
 {
     int64_t panels = (negatives + LANES - 1) / LANES;
     batch given = {size, negatives, panels, scale, user, positive, shared, dim,
@@ -343,22 +347,25 @@ void shared_negatives(
             if (taught_user)
                 lay_out_panel(taught, p);
         }
+        for (int64_t begin = 0; begin < size; begin += SPAN) {
+            int64_t end = size - begin < SPAN ? size : begin + SPAN;
 #pragma omp for schedule(dynamic)
-        for (int64_t first = 0; first < size; first += USERS) {
-            int64_t users = size - first < USERS ? size - first : USERS;
-            items of;
-            score_block(given, first, users, of.own);
-            if (contrastive)
-                ccl_block(block_of(given, first), negatives, users, margin, weight, &of);
-            else if (taught_user)
-                distil_block(given, taught, first, users, share, &of);
-            else
-                softmax_block(block_of(given, first), negatives, users, &of);
-            memcpy(loss + first, of.loss, users * sizeof(float));
-            descend_block(given, first, users, of.slope, of_user, of_positive);
-        }
+            for (int64_t first = begin; first < end; first += USERS) {
+                int64_t users = end - first < USERS ? end - first : USERS;
+                items of;
+                score_block(given, first, users, of.own);
+                if (contrastive)
+                    ccl_block(block_of(given, first), negatives, users, margin, weight, &of);
+                else if (taught_user)
+                    distil_block(given, taught, first, users, share, &of);
+                else
+                    softmax_block(block_of(given, first), negatives, users, &of);
+                memcpy(loss + first, of.loss, users * sizeof(float));
+                descend_block(given, first, users, of.slope, of_user, of_positive);
+            }
 #pragma omp for
-        for (int64_t p = 0; p < panels; p++)
-            descend_panel(given, p, of_shared);
+            for (int64_t p = 0; p < panels; p++)
+                descend_panel(given, p, begin, end, sums, of_shared);
+        }
     }
 }

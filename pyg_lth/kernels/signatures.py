@@ -184,6 +184,7 @@ SIGNATURES: dict[str, Signature] = {
         "loss": _float32("size"),
         "of_user": _float32("size", "columns", "16"),
         "of_positive": _float32("size", "dim"),
+        "sums": _float32("panels", "dim", "16"),
         "of_shared": _float32("negatives", "dim"),
     },
     "rank_items": {

@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from pyg_lth import kernels
 
-# As the kernel lays out what it works on: a block of users, and the floats of a register.
-USERS_AT_ONCE, LANES = 48, 16
+# As the kernel lays out what it works on: users in a block, blocks whose scores are kept at once,
+# and the floats of a register.
+USERS_AT_ONCE, BLOCKS_AT_ONCE, LANES = 48, 43, 16
 
 
 def applies(rows: Tensor) -> bool:
@@ -92,12 +93,19 @@ class _SharedNegatives(torch.autograd.Function):
         taught = _NO_TEACHER if teacher is None else _laid_out(*teacher)
         (size, dim), negatives = user.shape, shared.size(0)
         loss, of_user = torch.empty(size), torch.empty(size, -(-dim // LANES), LANES)
-        others = torch.empty(size, dim), torch.empty(negatives, dim)
+        of_positive, of_shared = torch.empty(size, dim), torch.empty(negatives, dim)
         kernels.call(
             "shared_negatives",
-            *(size, negatives, scale, *rows, *taught, *settings, loss, of_user, *others),
+            *(size, negatives, scale, *rows, *taught, *settings),
+            *(
+                loss,
+                of_user,
+                of_positive,
+                torch.empty(-(-negatives // LANES), dim, LANES),
+                of_shared,
+            ),
         )
-        ctx.save_for_backward(of_user.view(size, -1)[:, :dim], *others)
+        ctx.save_for_backward(of_user.view(size, -1)[:, :dim], of_positive, of_shared)
         return loss.mean()
 
     @staticmethod
@@ -114,13 +122,14 @@ _NO_TEACHER = [*[None] * 3, 0, *[None] * 4]
 def _laid_out(user: Tensor, positive: Tensor, shared: Tensor) -> list[Tensor | int]:
     """Rows, how many columns they have, and the room to lay them and their scores out."""
     (size, dim), panels = user.shape, -(-shared.size(0) // LANES)
+    blocks = min(-(-size // USERS_AT_ONCE), BLOCKS_AT_ONCE)
     return [
         *(rows.contiguous() for rows in (user, positive, shared)),
         dim,
         torch.empty(size, dim),
         torch.empty(panels, dim, LANES),
         torch.empty(panels, LANES, -(-dim // LANES), LANES),
-        torch.empty(-(-size // USERS_AT_ONCE), panels, USERS_AT_ONCE, LANES),
+        torch.empty(blocks, panels, USERS_AT_ONCE, LANES),
     ]
 
 

@@ -35,8 +35,9 @@ LOSSES = {
     "ccl, all negatives": (fused.ccl, ccl, (-1.0, 2.0)),
     "ccl, hardly a negative": (fused.ccl, ccl, (0.9, 10.0)),
 }
-# Around a block of users and the lanes of a register.
+# Around a block of users, those whose scores are kept at once, and the lanes of a register.
 SIZES = [(1, 1, 1), (5, 16, 3), (47, 33, 8), (48, 17, 20), (49, 15, 32), (300, 100, 7)]
+SIZES += [(2064, 20, 6), (2065, 3, 17), (5000, 5, 4)]
 
 
 def rows_of(size, shared, dim):
