@@ -102,9 +102,9 @@ INLINE float length_of(const float *row, int64_t dim)
 }
 
 /* The gradient by a row from that by the row at length one, which it overwrites. */
-INLINE void through_length(float *gradient, const float *row, int64_t dim)
+INLINE void through_length(float *gradient, const float *row, float length, int64_t dim)
 {
-    float length = length_of(row, dim), along = dot(gradient, row, length, dim);
+    float along = dot(gradient, row, length, dim);
     for (int64_t c = 0; c < dim; c++)
         gradient[c] = (gradient[c] - row[c] / length * along) / length;
 }
@@ -289,15 +289,15 @@ void descend_block(
                 given.rows + p * LANES * width + c, width, of_user + c, width, 0);
     for (int64_t u = 0; u < users; u++) {
         int64_t at = (first + u) * dim;
-        const float *positive = given.positive + at;
+        const float *user = given.user + at, *positive = given.positive + at;
         float length = length_of(positive, dim);
         for (int64_t c = 0; c < dim; c++) {
             float *own = of_user + u * width + c;
             *own = (*own + positive[c] / length * slope[u]) * given.scale;
             of_positive[at + c] = given.unit[at + c] * slope[u];
         }
-        through_length(of_user + u * width, given.user + at, dim);
-        through_length(of_positive + at, positive, dim);
+        through_length(of_user + u * width, user, length_of(user, dim), dim);
+        through_length(of_positive + at, positive, length, dim);
     }
 }
 
@@ -317,9 +317,10 @@ void descend_panel(
     if (end < given.size)
         return;
     for (int64_t j = panel * LANES; j < given.negatives && j < (panel + 1) * LANES; j++) {
+        const float *row = given.shared + j * dim;
         for (int64_t c = 0; c < dim; c++)
             of_shared[j * dim + c] = sums[c * LANES + j % LANES];
-        through_length(of_shared + j * dim, given.shared + j * dim, dim);
+        through_length(of_shared + j * dim, row, length_of(row, dim), dim);
     }
 }
 

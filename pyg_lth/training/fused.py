@@ -131,16 +131,3 @@ def _laid_out(user: Tensor, positive: Tensor, shared: Tensor) -> list[Tensor | i
         torch.empty(panels, LANES, -(-dim // LANES), LANES),
         torch.empty(blocks, panels, USERS_AT_ONCE, LANES),
     ]
-
-
-def through_length(gradient: Tensor, unit: Tensor, length: Tensor) -> Tensor:
-    """The gradient by rows from that by the unit rows, which it overwrites.
-
-    Args:
-        gradient: By the unit rows, shape ``[n, dim]``.
-        unit: Rows of length one, those of zeros left as they are, shape ``[n, dim]``.
-        length: What the rows were divided by, shape ``[n, 1]``.
-    """
-    along = (gradient * unit).sum(dim=1, keepdim=True)
-    gradient.addcmul_(unit, along, value=-1).div_(length)
-    return gradient

@@ -201,7 +201,9 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
-        return fused.through_length(grad_outputs[0].clone(), *ctx.saved_tensors)
+        (gradient,), (units, length) = grad_outputs, ctx.saved_tensors
+        along = (gradient * units).sum(dim=1, keepdim=True)
+        return gradient.addcmul(units, along, value=-1).div_(length)
 
 
 def _cosines(user: Tensor, item: Tensor, temperature: float, total: Total | None) -> Tensor:
